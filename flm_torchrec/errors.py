@@ -1,0 +1,23 @@
+"""What a user did wrong, told in one line instead of a traceback."""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave; the message names the place, the value and what is allowed."""
+
+
+def app(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
+    """Turn a `UserError` of an app's `main` into one line on stderr and exit code 2."""
+
+    @functools.wraps(main)
+    def guarded(argv: Sequence[str] | None = None) -> int:
+        try:
+            return main(argv)
+        except UserError as error:
+            print(f"flm: error: {error}", file=sys.stderr)
+            return 2
+
+    return guarded
