@@ -1,0 +1,105 @@
+"""The batch: E edges over U distinct users and M distinct items, each encoded once.
+
+Windows, edges and losses refer to users and items by their row number in the batch. Item row 0 is
+always the unknown item: histories are padded with it.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+from torchrec.streamable import Pipelineable
+
+
+class TensorBatch(Pipelineable):
+    """Base of batch dataclasses: moves every tensor, KJT or nested batch among the fields."""
+
+    def _map(self, method: str, *args: Any, **kwargs: Any) -> Self:
+        moved = {}
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            movable = isinstance(value, Tensor | Pipelineable)
+            moved[field.name] = getattr(value, method)(*args, **kwargs) if movable else value
+        return type(self)(**moved)
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Self:
+        return self._map("to", device=device, non_blocking=non_blocking)
+
+    def pin_memory(self) -> Self:
+        return self._map("pin_memory")
+
+    def record_stream(self, stream: torch.Stream) -> None:
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor | Pipelineable):
+                value.record_stream(stream)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserRows(TensorBatch):
+    """U users and the window of L events that each has behind them."""
+
+    row: Tensor  # (U,) int64, row in the catalogue of users; 0 = unknown
+    features: KeyedJaggedTensor  # stride U
+    history: Tensor  # (U, L) int64, rows of the batch's items; 0 where there is no event
+    num_events: Tensor  # (U,) int64, events in the window; they stand first
+    event_labels: Tensor  # (U, L, F) float32, what each event told (its rating, ...), 0 = missing
+    known_user: Tensor  # (S,) int64, with known_item the pairs met before the window
+    known_item: Tensor  # (S,) int64, rows of the batch's items
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemRows(TensorBatch):
+    """M items; the last N of them are the negatives that every edge is scored against."""
+
+    row: Tensor  # (M,) int64, row in the catalogue of items; 0 = unknown
+    features: KeyedJaggedTensor  # stride M
+    text: Tensor  # (M, H) float32, cached text vectors; H = 0 without a text view
+    first: Tensor  # (M,) int64, the first of the batch's rows that holds the same item
+    log_q: Tensor  # (N,) float32, log of the expected number of times each negative is drawn
+    aligned: Tensor  # (A,) int64, distinct rows of the batch whose views are to agree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextRows(TensorBatch):
+    """K texts in tokens, encoded with gradient in this step."""
+
+    item: Tensor  # (K,) int64, the batch's item row each text belongs to
+    tokens: Tensor  # (K, S) int64
+    attention: Tensor  # (K, S) int64, 1 = a token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskedText(TensorBatch):
+    """Texts with tokens hidden, for the masked language model."""
+
+    tokens: Tensor  # (K, S) int64, 15% of them replaced
+    attention: Tensor  # (K, S) int64, 1 = a token
+    target: Tensor  # (K, S) int64, the hidden token; -100 where nothing is hidden
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edges(TensorBatch):
+    """E interactions: a user, at a step of the window, met an item, and what came of it.
+
+    Weights are such that a loss is `(weight * loss).sum()`: over the edges of all ranks they add
+    up to the world size, so that the mean over the ranks is the mean over the global batch.
+    """
+
+    user: Tensor  # (E,) int64, row of the batch's users
+    step: Tensor  # (E,) int64, events of the window strictly before this one
+    item: Tensor  # (E,) int64, row of the batch's items
+    weight: Tensor  # (E,) float32, 0 = padding
+    labels: Tensor  # (E, T) float32, 0 where missing
+    label_weight: Tensor  # (E, T) float32, 0 where missing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FLMBatch(TensorBatch):
+    edges: Edges
+    users: UserRows
+    items: ItemRows
+    text: TextRows
+    masked_text: MaskedText
