@@ -1,0 +1,241 @@
+"""A configuration becomes objects: the one place, besides the apps, that reads it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import AutoModel, AutoTokenizer
+
+from flm_torchrec.config import RunConfig, TextConfig
+from flm_torchrec.data.collate import Collator, ItemText
+from flm_torchrec.data.dataset import TRAIN, Column, Dataset
+from flm_torchrec.data.negatives import AllItems, PopularItems
+from flm_torchrec.data.sampling import Sequences
+from flm_torchrec.data.text import TokenTable, held_out_texts, tokenise
+from flm_torchrec.errors import UserError
+from flm_torchrec.model import FLM
+from flm_torchrec.tasks.alignment import Alignment
+from flm_torchrec.tasks.heads import BinaryHead, Heads, OrdinalHead
+from flm_torchrec.tasks.mlm import MaskedLM
+from flm_torchrec.tasks.ranking import Ranking
+from flm_torchrec.trainable import FLMTrain, Objective
+from flm_torchrec.views.fusion import Fusion, GatedFusion, MeanFusion, WeightedFusion
+from flm_torchrec.views.history import CausalHistory
+from flm_torchrec.views.sparse import SparseView, embedding_bags
+from flm_torchrec.views.text import TextView, freeze
+
+FUSIONS: dict[str, type[Fusion]] = {
+    "mean": MeanFusion,
+    "weighted": WeightedFusion,
+    "gated": GatedFusion,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TextEncoder:
+    model: nn.Module
+    tokenizer: Any
+    hidden: int
+
+
+def encoder_folder(name: str) -> str:
+    """The folder that `name` stands for: itself, the one in an installed package, or `name` as a
+    Hugging Face id."""
+    if Path(name).is_dir():
+        return name
+    try:
+        files = metadata.files(name) or []
+    except metadata.PackageNotFoundError:
+        return name
+    for file in files:
+        if file.name == "config.json" and (Path(str(file.locate())).parent / "tokenizer.json").exists():
+            return str(Path(str(file.locate())).parent)
+    raise UserError(f"views.text.encoder: the package {name!r} holds no model folder")
+
+
+def load_encoder(config: TextConfig) -> TextEncoder:
+    """The pretrained encoder, in fp32, frozen as `config.mode` says."""
+    folder = encoder_folder(config.encoder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModel.from_pretrained(folder, dtype=torch.float32, add_pooling_layer=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"views.text.encoder: {config.encoder!r} can't be loaded as an encoder with its "
+            f"tokenizer; allowed: a folder with config.json, weights and tokenizer files, an "
+            f"installed package that holds one, or a Hugging Face id: {error}"
+        ) from error
+    if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
+        raise UserError(
+            f"views.text.encoder: the tokenizer of {config.encoder!r} has no mask or no pad token"
+        )
+    freeze(model, config.mode, last=config.last)
+    return TextEncoder(model=model, tokenizer=tokenizer, hidden=model.config.hidden_size)
+
+
+def token_table(dataset: Dataset, encoder: TextEncoder, config: TextConfig) -> TokenTable:
+    """The items' text in tokens; several texts of an item are joined."""
+    if not dataset.items.text:
+        raise UserError("views.text: the data's schema declares no text of items (items.text)")
+    texts = [" ".join(parts).strip() for parts in zip(*dataset.items.text.values(), strict=True)]
+    return tokenise(texts, encoder.tokenizer, max_tokens=config.max_tokens)
+
+
+def build_flm(config: RunConfig, dataset: Dataset, encoder: TextEncoder | None) -> FLM:
+    """The model with its tables on the meta device."""
+    views = config.views
+    item_features, user_features = dataset.schema.items.features, dataset.schema.users.features
+
+    def sparse(prefix: str, columns: Mapping[str, Column], features: Mapping[str, Any]) -> SparseView:
+        rows = {name: column.num_embeddings for name, column in columns.items()}
+        multi = frozenset(name for name, feature in features.items() if feature.kind == "multi")
+        return SparseView(embedding_bags(prefix, rows, dim=views.width, multi=multi), dim=views.width)
+
+    text_view = encoder and TextView(encoder.model, hidden=encoder.hidden, dim=views.width)
+    return FLM(
+        user_view=sparse("users", dataset.users.columns, user_features),
+        item_view=sparse("items", dataset.items.columns, item_features),
+        text_view=text_view,
+        fusion=FUSIONS[views.fusion](
+            num_views=1 if encoder is None else 2, dim=views.width, view_dropout=views.view_dropout
+        ),
+        history=CausalHistory(
+            views.width,
+            window=config.data.window,
+            event_width=max(1, len(dataset.interactions.labels)),
+            layers=views.history.layers,
+            heads=views.history.heads,
+            dropout=views.history.dropout,
+        ),
+    )
+
+
+def build_heads(config: RunConfig, dataset: Dataset) -> Heads:
+    tasks = config.tasks.heads
+    assert tasks is not None
+    labels = dataset.interactions.labels
+    if not labels:
+        raise UserError("tasks.heads: the data's schema declares no labels (interactions.labels)")
+    unknown = sorted(set(tasks.weights) - set(labels))
+    if unknown:
+        raise UserError(f"tasks.heads.weights.{unknown[0]}: no such label; allowed: {list(labels)}")
+    heads: dict[str, BinaryHead | OrdinalHead] = {}
+    is_train = dataset.interactions.part == TRAIN
+    for name, values in labels.items():
+        if name in dataset.levels:
+            levels = dataset.levels[name]
+            counts = [float((values[is_train] == level).sum()) for level in levels]
+            heads[name] = OrdinalHead(tasks.width, levels.tolist(), counts)
+        else:
+            heads[name] = BinaryHead(tasks.width)
+    num_features = len(dataset.users.columns) + len(dataset.items.columns)
+    return Heads(
+        heads,
+        dim=config.views.width,
+        feature_width=num_features * config.views.width,
+        hidden=tasks.hidden,
+        width=tasks.width,
+        dropout=tasks.dropout,
+    )
+
+
+def build_objective(config: RunConfig, dataset: Dataset, encoder: TextEncoder | None) -> Objective:
+    tasks: dict[str, nn.Module] = {}
+    weights: dict[str, float] = {}
+    if config.tasks.rank is not None:
+        tasks["rank"] = Ranking(mask_seen=not dataset.schema.interactions.repeats)
+        weights["rank"] = config.tasks.rank.weight
+    if config.tasks.align is not None:
+        tasks["align"] = Alignment(temperature=config.tasks.align.temperature)
+        weights["align"] = config.tasks.align.weight
+    if config.tasks.mlm is not None:
+        assert encoder is not None
+        vocabulary = encoder.model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+        tasks["mlm"] = MaskedLM(hidden=encoder.hidden, vocabulary=vocabulary)
+        weights["mlm"] = config.tasks.mlm.weight
+    if config.tasks.heads is not None:
+        tasks["heads"] = build_heads(config, dataset)
+        weights |= {"heads": config.tasks.heads.weight, **config.tasks.heads.weights}
+    return Objective(tasks, weights)
+
+
+def build_model(config: RunConfig, dataset: Dataset, encoder: TextEncoder | None) -> FLMTrain:
+    return FLMTrain(build_flm(config, dataset, encoder), build_objective(config, dataset, encoder))
+
+
+def share(name: str, total: int, world_size: int) -> int:
+    """A rank's part of what a step holds over all ranks."""
+    if total % world_size:
+        raise UserError(
+            f"{name}: {total} can't be served by {world_size} ranks; "
+            f"allowed: multiples of {world_size}"
+        )
+    return total // world_size
+
+
+def build_collator(
+    config: RunConfig,
+    dataset: Dataset,
+    seqs: Sequences,
+    *,
+    text: ItemText | None,
+    rank: int,
+    world_size: int,
+) -> Collator:
+    share("data.users", config.data.users, world_size)
+    num_users = int((np.diff(seqs.offsets) > 0).sum())
+    if config.data.users > num_users:
+        raise UserError(f"data.users: {config.data.users}; the data has {num_users} users to train on")
+    mlm, align, rows = config.tasks.mlm, config.tasks.align, config.views.text
+    return Collator(
+        dataset,
+        seqs,
+        window=config.data.window,
+        negatives=build_negatives(config, dataset),
+        text=text,
+        text_rows=share("views.text.rows", rows.rows, world_size) if rows else 0,
+        masked_rows=share("tasks.mlm.texts", mlm.texts, world_size) if mlm else 0,
+        aligned_rows=align.items if align else 0,
+        rank=rank,
+        world_size=world_size,
+        seed=config.train.seed,
+    )
+
+
+def build_negatives(config: RunConfig, dataset: Dataset) -> AllItems | PopularItems:
+    num_items = len(dataset.items.ids)
+    if config.data.negatives == "all":
+        return AllItems(num_items=num_items)
+    trained = dataset.interactions.item[dataset.interactions.part == TRAIN]
+    return PopularItems(
+        np.bincount(trained, minlength=num_items),
+        count=config.data.negatives,
+        power=config.data.negative_power,
+    )
+
+
+def masked_pool(table: TokenTable) -> np.ndarray:
+    """The items whose text the masked language model trains on: all but the held-out ones."""
+    return np.setdiff1d(np.flatnonzero(table.is_word.any(1)), held_out_texts(table))
+
+
+def dense_optimizer(config: RunConfig, named: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.AdamW:
+    """AdamW over the dense part: no decay on vectors (biases, norms), the text encoder apart."""
+    dense = config.train.dense
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        lr = dense.text_lr if ".text_view.encoder." in f".{name}" else dense.lr
+        decay = dense.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((lr, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "lr": lr, "weight_decay": decay}
+            for (lr, decay), parameters in groups.items()
+        ],
+        betas=(0.9, 0.98),
+    )

@@ -1,0 +1,119 @@
+"""Scores from a trained FLM: every item encoded once, users in blocks, any number of ranks."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from flm_torchrec.data.batch import ItemRows, MaskedText, TextRows
+from flm_torchrec.data.collate import Collator, features_kjt
+from flm_torchrec.data.sampling import Sequences, last_windows
+from flm_torchrec.model import Users
+from flm_torchrec.tasks.heads import Heads
+from flm_torchrec.trainable import FLMTrain
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients; restores the mode it found."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+class Retrieval:
+    """Ranking scores and head predictions for the latest window of users.
+
+    Tables may be sharded, so every method is called by all ranks, the same number of times and
+    with inputs of the same length; `gather` concatenates a tensor over the ranks.
+
+    Example:
+        retrieval = Retrieval(model, collator, device=device, rank=0, world_size=1, gather=lambda t: t)
+        scores = retrieval.scores(np.array([1, 2, 3]), seqs)  # (3, num_items)
+    """
+
+    def __init__(
+        self,
+        model: FLMTrain,
+        collator: Collator,
+        *,
+        device: torch.device,
+        rank: int,
+        world_size: int,
+        gather: Callable[[Tensor], Tensor],
+        block: int = 1024,
+    ) -> None:
+        self.model = model
+        self.collator = collator
+        self.device = device
+        with evaluating(model):
+            self.items, self.item_features = self._encode_items(rank, world_size, gather, block)
+
+    def _encode_items(
+        self, rank: int, world_size: int, gather: Callable[[Tensor], Tensor], block: int
+    ) -> tuple[Tensor, Tensor]:
+        """-> item rows (num_items, D) and their feature embeddings (num_items, F * d)."""
+        num_items = len(self.collator.dataset.items.ids)
+        block = min(block, -(-num_items // world_size))
+        parts = []
+        for start in range(0, num_items, block * world_size):
+            own = np.arange(start + rank * block, start + (rank + 1) * block)
+            encoded = self.model.flm.items(
+                self._item_rows(np.where(own < num_items, own, 0)), *self._no_text()
+            )
+            parts.append(torch.cat([gather(encoded.row), gather(encoded.features)], dim=1))
+        both = torch.cat(parts)[:num_items]
+        width = encoded.row.shape[1]
+        return both[:, :width], both[:, width:]
+
+    def _item_rows(self, rows: NDArray[np.int64]) -> ItemRows:
+        text = self.collator.text
+        row = torch.from_numpy(rows)
+        return ItemRows(
+            row=row,
+            features=features_kjt(self.collator.dataset.items.columns, rows),
+            text=torch.zeros(len(rows), 0) if text is None else text.vectors[row],
+            first=row,
+            log_q=torch.zeros(0),
+            aligned=row[:0],
+        ).to(self.device)
+
+    def _no_text(self) -> tuple[TextRows, MaskedText]:
+        none = torch.zeros(0, 1, dtype=torch.int64, device=self.device)
+        return (
+            TextRows(item=none[:, 0], tokens=none, attention=none),
+            MaskedText(tokens=none, attention=none, target=none),
+        )
+
+    def users(self, user: NDArray[np.int64], seqs: Sequences) -> tuple[Tensor, Tensor]:
+        """user (n,) rows -> state after the latest events (n, D), features (n, F * d)."""
+        windows = last_windows(seqs, user, self.collator.window)
+        rows = self.collator.user_rows(windows, seqs).to(self.device)
+        with evaluating(self.model):
+            encoded: Users = self.model.flm.users(rows, self.items)
+        last = torch.arange(len(user), device=self.device), rows.num_events
+        return encoded.states[last], encoded.features
+
+    def scores(self, user: NDArray[np.int64], seqs: Sequences) -> Tensor:
+        """user (n,) rows -> (n, num_items) scores; the unknown item, row 0, has one too."""
+        states, _ = self.users(user, seqs)
+        return states @ self.items.T
+
+    def predict(
+        self, user: NDArray[np.int64], item: NDArray[np.int64], seqs: Sequences
+    ) -> dict[str, Tensor]:
+        """What the heads say of edges (user (n,), item (n,)): one (n,) a label."""
+        heads = self.model.objective.tasks["heads"]
+        assert isinstance(heads, Heads)
+        states, user_features = self.users(user, seqs)
+        rows = torch.from_numpy(item).to(self.device)
+        features = torch.cat([user_features, self.item_features[rows]], dim=1)
+        with evaluating(self.model):
+            return heads.predict(states, self.items[rows], features)

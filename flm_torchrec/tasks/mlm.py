@@ -1,0 +1,35 @@
+"""Masked language model: the hidden tokens of an item's text, by the text view's own encoder."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flm_torchrec.data.batch import FLMBatch
+from flm_torchrec.model import Views
+
+
+class MaskedLM(nn.Module):
+    """BERT's head (Devlin et al., 2019): a transform, then the encoder's own token embeddings.
+
+    The loss is the mean over the texts of the mean over each text's hidden tokens.
+    """
+
+    def __init__(self, *, hidden: int, vocabulary: int) -> None:
+        super().__init__()
+        self.transform = nn.Sequential(
+            nn.Linear(hidden, hidden), nn.GELU(), nn.LayerNorm(hidden)
+        )
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+
+    def logits(self, states: Tensor, token_embedding: Tensor) -> Tensor:
+        """states (n, H), token_embedding (W, H) -> (n, W)"""
+        return F.linear(self.transform(states), token_embedding, self.bias)
+
+    def forward(self, views: Views, batch: FLMBatch) -> Tensor:
+        target = batch.masked_text.target
+        is_hidden = target != -100
+        states = views.items.masked_states[is_hidden]  # (n, H)
+        logits = self.logits(states, views.items.token_embedding)
+        loss = F.cross_entropy(logits, target[is_hidden], reduction="none")
+        share = is_hidden / is_hidden.sum(1, keepdim=True).clamp(min=1)
+        return (loss * share[is_hidden]).sum() / target.shape[0]

@@ -1,0 +1,53 @@
+"""Ranking: at every step of a window, the item met next scores above the others."""
+
+import torch
+from torch import Tensor, nn
+
+from flm_torchrec.data.batch import FLMBatch
+from flm_torchrec.model import Views
+from flm_torchrec.tasks.contrast import softmax_loss
+
+
+def first_met(batch: FLMBatch) -> Tensor:
+    """(U, M) int64: at which event of the window each user first met each item.
+
+    -1 = before the window, L = not yet at its end. Read it at `items.first`: only the first row of
+    an item that stands in several rows is filled.
+    """
+    users, items = batch.users, batch.items
+    num_users, window = users.history.shape
+    never = torch.full(
+        (num_users, items.row.shape[0]), window, dtype=torch.int64, device=items.row.device
+    )
+    event = torch.arange(window, device=items.row.device)
+    event = torch.where(event < users.num_events[:, None], event, window)
+    met = never.scatter_reduce(1, items.first[users.history], event, reduce="amin")
+    known = items.first[users.known_item]
+    return met.index_put((users.known_user, known), torch.tensor(-1, device=met.device))
+
+
+class Ranking(nn.Module):
+    """Softmax over the own positive and the batch's N negatives.
+
+    Masked are the unknown item, the positive among the negatives and, if `mask_seen`, what the
+    user had already met: use it where nobody meets an item twice.
+    """
+
+    def __init__(self, *, mask_seen: bool) -> None:
+        super().__init__()
+        self.mask_seen = mask_seen
+
+    def forward(self, views: Views, batch: FLMBatch) -> Tensor:
+        edges, items = batch.edges, batch.items
+        num_negatives = items.log_q.shape[0]
+        candidate = items.first[-num_negatives:]  # (N,)
+        state = views.users.states[edges.user, edges.step]  # (E, D)
+        positive = (state * views.items.row[edges.item]).sum(1)
+        negatives = state @ views.items.row[-num_negatives:].T - items.log_q
+        is_masked = (candidate == items.first[edges.item][:, None]) | (
+            items.row[-num_negatives:] == 0
+        )
+        if self.mask_seen:
+            met = first_met(batch)[:, candidate]  # (U, N)
+            is_masked = is_masked | (met[edges.user] < edges.step[:, None])
+        return (edges.weight * softmax_loss(positive, negatives, is_masked)).sum()

@@ -1,0 +1,60 @@
+"""What every TorchRec pipeline wants: a batch in, (losses, output) out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from flm_torchrec.data.batch import FLMBatch, TensorBatch
+from flm_torchrec.model import FLM, Views
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOutput(TensorBatch):
+    losses: Tensor  # (T,) float32, unweighted, detached; in the order of Objective.names
+    view_weights: Tensor  # (V,) float32, mean weight the fusion gave each item view
+
+
+class Objective(nn.Module):
+    """Named tasks with fixed weights.
+
+    A task is a module `(views, batch) -> scalar`; one with the attribute `names` returns a vector
+    with an entry for each of them.
+
+    Example:
+        objective = Objective({"rank": Ranking(mask_seen=True), "align": Alignment()}, {"align": 0.1})
+    """
+
+    def __init__(
+        self, tasks: Mapping[str, nn.Module], weights: Mapping[str, float] | None = None
+    ) -> None:
+        super().__init__()
+        self.tasks = nn.ModuleDict(tasks)
+        names, scale = [], []
+        for name, task in tasks.items():
+            parts = getattr(task, "names", (name,))
+            names += parts
+            scale += [(weights or {}).get(part, (weights or {}).get(name, 1.0)) for part in parts]
+        self.names = tuple(names)
+        self.register_buffer("weight", torch.tensor(scale), persistent=False)
+
+    def forward(self, views: Views, batch: FLMBatch) -> tuple[Tensor, Tensor]:
+        """-> weighted losses (T,), and the same unweighted and detached."""
+        losses = torch.cat([task(views, batch).reshape(-1) for task in self.tasks.values()])
+        return self.weight * losses, losses.detach()
+
+
+class FLMTrain(nn.Module):
+    """The model with its objective, to be wrapped by `DistributedModelParallel`."""
+
+    def __init__(self, flm: FLM, objective: Objective) -> None:
+        super().__init__()
+        self.flm = flm
+        self.objective = objective
+
+    def forward(self, batch: FLMBatch) -> tuple[Tensor, StepOutput]:
+        views = self.flm(batch)
+        weighted, losses = self.objective(views, batch)
+        view_weights = views.items.weights.detach().mean(0)
+        return weighted, StepOutput(losses=losses, view_weights=view_weights)

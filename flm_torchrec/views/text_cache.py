@@ -1,0 +1,77 @@
+"""The vectors of texts that aren't trained: computed once, kept on disk under a content hash."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from flm_torchrec.data.text import TokenTable
+from flm_torchrec.files import atomic_file
+from flm_torchrec.views.text import TextView
+
+
+def content_hash(encoder: nn.Module, table: TokenTable) -> str:
+    """Of the encoder's weights and the tokens: another of either is another cache file."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, weight in encoder.state_dict().items():
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    digest.update(table.tokens.tobytes())
+    digest.update(table.length.tobytes())
+    return digest.hexdigest()
+
+
+def text_vectors(
+    view: TextView,
+    table: TokenTable,
+    *,
+    folder: Path | None,
+    rank: int,
+    world_size: int,
+    gather: Callable[[Tensor], Tensor],
+    batch_size: int = 64,
+) -> Tensor:
+    """(rows, H) float32, 0 where there is no text; every rank encodes a share.
+
+    With a `folder`, vectors come from its `text-<hash>.npy` where that is there, else they are
+    written to it. Must be called on all ranks.
+    """
+    file = folder and folder / f"text-{content_hash(view.encoder, table)}.npy"
+    # The file counts only if every rank sees it: all must take the same branch.
+    seen = torch.tensor([float(file is not None and file.exists())])
+    if file is not None and bool(gather(seen).min() > 0):
+        return torch.from_numpy(np.load(file))
+    rows = np.flatnonzero(table.length > 0)
+    rows = rows[np.argsort(table.length[rows], kind="stable")]  # alike lengths, little padding
+    share = -(-len(rows) // world_size)
+    own = np.resize(rows[rank::world_size], share) if len(rows) else rows
+    vectors = _encode(view, table, own, batch_size, show=rank == 0)
+    result = torch.zeros(len(table.length), view.hidden)
+    if len(rows):
+        every_row = gather(torch.from_numpy(own))
+        result[every_row] = gather(vectors)
+    if file is not None and rank == 0:
+        with atomic_file(file) as temporary:
+            np.save(temporary, result.numpy())
+    return result
+
+
+def _encode(
+    view: TextView, table: TokenTable, rows: np.ndarray, batch_size: int, *, show: bool
+) -> Tensor:
+    device = view.project.weight.device
+    was_training = view.training
+    view.eval()
+    parts = [torch.zeros(0, view.hidden)]
+    with torch.no_grad(), tqdm(total=len(rows), desc="encode texts", disable=not show) as bar:
+        for start in range(0, len(rows), batch_size):
+            chunk = rows[start : start + batch_size]
+            tokens, attention = (torch.from_numpy(a).to(device) for a in table.take(chunk))
+            parts.append(view.encode(tokens, attention).cpu())
+            bar.update(len(chunk))
+    view.train(was_training)
+    return torch.cat(parts)
