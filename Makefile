@@ -25,6 +25,10 @@ $(STAMP):
 	@echo "installing into .venv for $(KIND): a few minutes"
 	.venv/bin/python -m pip install --quiet --editable '.[$(TRIPLE),dev]'
 	.venv/bin/python -m pip install --quiet --no-deps $(WITHOUT_DEPS)
+	@# pyright can't follow an editable install that renames folders, but follows links.
+	mkdir -p .venv/links
+	ln -sfn ../../apps .venv/links/flm_apps
+	ln -sfn ../../benchmarks .venv/links/flm_benchmarks
 	rm -f .venv/.installed-*
 	touch $@
 

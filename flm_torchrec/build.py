@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from torch import nn
 from transformers import AutoModel, AutoTokenizer
 
@@ -20,7 +21,7 @@ from flm_torchrec.data.text import TokenTable, held_out_texts, tokenise
 from flm_torchrec.errors import UserError
 from flm_torchrec.model import FLM
 from flm_torchrec.tasks.alignment import Alignment
-from flm_torchrec.tasks.heads import BinaryHead, Heads, OrdinalHead
+from flm_torchrec.tasks.heads import BinaryHead, Head, Heads, OrdinalHead
 from flm_torchrec.tasks.mlm import MaskedLM
 from flm_torchrec.tasks.ranking import Ranking
 from flm_torchrec.trainable import FLMTrain, Objective
@@ -38,9 +39,12 @@ FUSIONS: dict[str, type[Fusion]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TextEncoder:
+    """A pretrained encoder, its tokenizer and its sizes."""
+
     model: nn.Module
     tokenizer: Any
     hidden: int
+    vocabulary: int
 
 
 def encoder_folder(name: str) -> str:
@@ -53,7 +57,10 @@ def encoder_folder(name: str) -> str:
     except metadata.PackageNotFoundError:
         return name
     for file in files:
-        if file.name == "config.json" and (Path(str(file.locate())).parent / "tokenizer.json").exists():
+        if (
+            file.name == "config.json"
+            and (Path(str(file.locate())).parent / "tokenizer.json").exists()
+        ):
             return str(Path(str(file.locate())).parent)
     raise UserError(f"views.text.encoder: the package {name!r} holds no model folder")
 
@@ -61,9 +68,12 @@ def encoder_folder(name: str) -> str:
 def load_encoder(config: TextConfig) -> TextEncoder:
     """The pretrained encoder, in fp32, frozen as `config.mode` says."""
     folder = encoder_folder(config.encoder)
+    # Its report of the weights that an encoder doesn't need, such as a pooler's, says nothing.
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModel.from_pretrained(folder, dtype=torch.float32, add_pooling_layer=False)
+        model = AutoModel.from_pretrained(folder, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise UserError(
             f"views.text.encoder: {config.encoder!r} can't be loaded as an encoder with its "
@@ -74,8 +84,32 @@ def load_encoder(config: TextConfig) -> TextEncoder:
         raise UserError(
             f"views.text.encoder: the tokenizer of {config.encoder!r} has no mask or no pad token"
         )
+    _check_sizes(config, len(tokenizer), len(set(tokenizer.all_special_ids)), model.config)
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None  # the text view pools the tokens' states itself
     freeze(model, config.mode, last=config.last)
-    return TextEncoder(model=model, tokenizer=tokenizer, hidden=model.config.hidden_size)
+    return TextEncoder(
+        model=model,
+        tokenizer=tokenizer,
+        hidden=model.config.hidden_size,
+        vocabulary=model.config.vocab_size,
+    )
+
+
+def _check_sizes(config: TextConfig, num_tokens: int, num_special: int, sizes: Any) -> None:
+    # A folder without tokenizer files gives a tokenizer that knows special tokens alone.
+    if not num_special < num_tokens <= sizes.vocab_size:
+        raise UserError(
+            f"views.text.encoder: the tokenizer of {config.encoder!r} knows {num_tokens} tokens, "
+            f"{num_special} of them special; allowed: more than those, and at most the encoder's "
+            f"{sizes.vocab_size} (are the folder's tokenizer files there?)"
+        )
+    longest = getattr(sizes, "max_position_embeddings", None) or config.max_tokens
+    if config.max_tokens > longest:
+        raise UserError(
+            f"views.text.max_tokens: {config.max_tokens}; allowed: at most the {longest} of "
+            f"{config.encoder!r}"
+        )
 
 
 def token_table(dataset: Dataset, encoder: TextEncoder, config: TextConfig) -> TokenTable:
@@ -91,10 +125,14 @@ def build_flm(config: RunConfig, dataset: Dataset, encoder: TextEncoder | None) 
     views = config.views
     item_features, user_features = dataset.schema.items.features, dataset.schema.users.features
 
-    def sparse(prefix: str, columns: Mapping[str, Column], features: Mapping[str, Any]) -> SparseView:
+    def sparse(
+        prefix: str, columns: Mapping[str, Column], features: Mapping[str, Any]
+    ) -> SparseView:
         rows = {name: column.num_embeddings for name, column in columns.items()}
         multi = frozenset(name for name, feature in features.items() if feature.kind == "multi")
-        return SparseView(embedding_bags(prefix, rows, dim=views.width, multi=multi), dim=views.width)
+        return SparseView(
+            embedding_bags(prefix, rows, dim=views.width, multi=multi), dim=views.width
+        )
 
     text_view = encoder and TextView(encoder.model, hidden=encoder.hidden, dim=views.width)
     return FLM(
@@ -116,6 +154,7 @@ def build_flm(config: RunConfig, dataset: Dataset, encoder: TextEncoder | None) 
 
 
 def build_heads(config: RunConfig, dataset: Dataset) -> Heads:
+    """One head a declared label."""
     tasks = config.tasks.heads
     assert tasks is not None
     labels = dataset.interactions.labels
@@ -124,7 +163,7 @@ def build_heads(config: RunConfig, dataset: Dataset) -> Heads:
     unknown = sorted(set(tasks.weights) - set(labels))
     if unknown:
         raise UserError(f"tasks.heads.weights.{unknown[0]}: no such label; allowed: {list(labels)}")
-    heads: dict[str, BinaryHead | OrdinalHead] = {}
+    heads: dict[str, Head] = {}
     is_train = dataset.interactions.part == TRAIN
     for name, values in labels.items():
         if name in dataset.levels:
@@ -145,6 +184,7 @@ def build_heads(config: RunConfig, dataset: Dataset) -> Heads:
 
 
 def build_objective(config: RunConfig, dataset: Dataset, encoder: TextEncoder | None) -> Objective:
+    """The tasks that are on, with their weights."""
     tasks: dict[str, nn.Module] = {}
     weights: dict[str, float] = {}
     if config.tasks.rank is not None:
@@ -155,8 +195,7 @@ def build_objective(config: RunConfig, dataset: Dataset, encoder: TextEncoder | 
         weights["align"] = config.tasks.align.weight
     if config.tasks.mlm is not None:
         assert encoder is not None
-        vocabulary = encoder.model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
-        tasks["mlm"] = MaskedLM(hidden=encoder.hidden, vocabulary=vocabulary)
+        tasks["mlm"] = MaskedLM(hidden=encoder.hidden, vocabulary=encoder.vocabulary)
         weights["mlm"] = config.tasks.mlm.weight
     if config.tasks.heads is not None:
         tasks["heads"] = build_heads(config, dataset)
@@ -165,6 +204,7 @@ def build_objective(config: RunConfig, dataset: Dataset, encoder: TextEncoder | 
 
 
 def build_model(config: RunConfig, dataset: Dataset, encoder: TextEncoder | None) -> FLMTrain:
+    """The model with its objective."""
     return FLMTrain(build_flm(config, dataset, encoder), build_objective(config, dataset, encoder))
 
 
@@ -187,11 +227,20 @@ def build_collator(
     rank: int,
     world_size: int,
 ) -> Collator:
+    """Batches of one rank; UserError where the ranks can't share a step equally."""
     share("data.users", config.data.users, world_size)
     num_users = int((np.diff(seqs.offsets) > 0).sum())
     if config.data.users > num_users:
-        raise UserError(f"data.users: {config.data.users}; the data has {num_users} users to train on")
+        raise UserError(
+            f"data.users: {config.data.users}; the data has {num_users} users to train on"
+        )
     mlm, align, rows = config.tasks.mlm, config.tasks.align, config.views.text
+    num_texts = 0 if text is None else int((text.table.length > 0).sum())
+    if rows and rows.rows > num_texts * world_size:
+        raise UserError(
+            f"views.text.rows: {rows.rows}; the data has {num_texts} items with text for each of "
+            f"{world_size} ranks"
+        )
     return Collator(
         dataset,
         seqs,
@@ -208,6 +257,7 @@ def build_collator(
 
 
 def build_negatives(config: RunConfig, dataset: Dataset) -> AllItems | PopularItems:
+    """What every edge is scored against."""
     num_items = len(dataset.items.ids)
     if config.data.negatives == "all":
         return AllItems(num_items=num_items)
@@ -224,7 +274,9 @@ def masked_pool(table: TokenTable) -> np.ndarray:
     return np.setdiff1d(np.flatnonzero(table.is_word.any(1)), held_out_texts(table))
 
 
-def dense_optimizer(config: RunConfig, named: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.AdamW:
+def dense_optimizer(
+    config: RunConfig, named: Iterable[tuple[str, nn.Parameter]]
+) -> torch.optim.AdamW:
     """AdamW over the dense part: no decay on vectors (biases, norms), the text encoder apart."""
     dense = config.train.dense
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}

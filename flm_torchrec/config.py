@@ -23,6 +23,8 @@ ShardingName = Literal[
 
 
 class DataConfig(Strict):
+    """Which data, and how much of it a step sees."""
+
     path: Path  # a folder that `flm data prepare` can read
     users: Positive = 16  # U: users a step, over all ranks
     window: Positive = 64  # L: events of each user a step
@@ -32,6 +34,8 @@ class DataConfig(Strict):
 
 
 class TextConfig(Strict):
+    """The text view."""
+
     encoder: str  # a folder, an installed package that holds one, or a Hugging Face id
     mode: Literal["frozen", "last_n", "full"] = "frozen"
     last: Positive = 1  # layers that train in mode last_n
@@ -48,12 +52,16 @@ class TextConfig(Strict):
 
 
 class HistoryConfig(Strict):
+    """The causal transformer over a user's events."""
+
     layers: Positive = 2
     heads: Positive = 2
     dropout: Share = 0.3
 
 
 class ViewsConfig(Strict):
+    """The views and their fusion."""
+
     width: Positive = 64  # D
     fusion: Literal["mean", "weighted", "gated"] = "gated"
     view_dropout: Share = 0.2
@@ -71,21 +79,29 @@ class ViewsConfig(Strict):
 
 
 class RankConfig(Strict):
+    """Softmax over the items at every step of a window."""
+
     weight: Rate = 1.0
 
 
 class AlignConfig(Strict):
+    """InfoNCE between the views of an item."""
+
     weight: Rate = 0.1
     items: Positive = 256  # items aligned a step
     temperature: Annotated[float, Field(ge=0.01, le=1)] = 0.1
 
 
 class MLMConfig(Strict):
+    """Masked language model on the items' texts."""
+
     weight: Rate = 0.1
     texts: Positive = 16  # texts masked a step, over all ranks
 
 
 class HeadsConfig(Strict):
+    """One head a label over a shared bottom."""
+
     weight: Rate = 1.0
     weights: dict[str, Rate] = {}  # by label, in place of `weight`
     hidden: Positive = 128
@@ -120,15 +136,17 @@ class DenseConfig(Strict):
 class SparseConfig(Strict):
     """The tables' optimizer, run inside backward at a constant rate."""
 
-    optimizer: Literal["rowwise_adagrad", "adagrad", "sgd", "adam", "partial_rowwise_adam", "lamb"] = (
-        "rowwise_adagrad"
-    )
+    optimizer: Literal[
+        "rowwise_adagrad", "adagrad", "sgd", "adam", "partial_rowwise_adam", "lamb"
+    ] = "rowwise_adagrad"
     lr: Rate = 0.05
 
 
 class TrainConfig(Strict):
+    """How long and how fast."""
+
     steps: Positive
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     dense: DenseConfig = DenseConfig()
     sparse: SparseConfig = SparseConfig()
     checkpoint_every: Positive = 500  # steps
@@ -138,6 +156,8 @@ class TrainConfig(Strict):
 
 
 class RunConfig(Strict):
+    """A run."""
+
     data: DataConfig
     views: ViewsConfig = ViewsConfig()
     tasks: TasksConfig
@@ -150,4 +170,14 @@ class RunConfig(Strict):
         for name in ("align", "mlm"):
             if getattr(self.tasks, name) is not None and self.views.text is None:
                 raise ValueError(f"tasks.{name} needs views.text, which is missing")
+        return self
+
+    @model_validator(mode="after")
+    def _resume_sees_the_same_text(self) -> "RunConfig":
+        text, every = self.views.text, self.train.checkpoint_every
+        if text is not None and text.mode != "frozen" and every % text.refresh:
+            raise ValueError(
+                f"train.checkpoint_every: {every} must be a multiple of views.text.refresh: "
+                f"{text.refresh}, so that a resumed run has the text vectors of one that went on"
+            )
         return self

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave; the message names the place, the value and what is allowed."""
+    """A mistake in what the user gave: the message names place, value and what is allowed."""
 
 
 def app(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:

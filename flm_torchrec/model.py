@@ -35,6 +35,8 @@ class Users:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Views:
+    """What the tasks see."""
+
     users: Users
     items: Items
 
@@ -43,8 +45,11 @@ class FLM(nn.Module):
     """Users and items as vectors whose dot product ranks.
 
     Example:
-        flm = FLM(user_view=SparseView(...), item_view=SparseView(...), text_view=TextView(...),
-                  fusion=GatedFusion(num_views=2, dim=64), history=CausalHistory(64, window=50, event_width=1))
+        flm = FLM(
+            user_view=SparseView(user_tables, dim=64), item_view=SparseView(item_tables, dim=64),
+            text_view=None, fusion=MeanFusion(num_views=1, dim=64),
+            history=CausalHistory(64, window=50, event_width=1),
+        )
         views = flm(batch)
     """
 
@@ -93,6 +98,7 @@ class FLM(nn.Module):
         return Users(states=states, features=torch.cat(features, dim=1))
 
     def forward(self, batch: FLMBatch) -> Views:
+        """Encode the items, then the users through them."""
         items = self.items(batch.items, batch.text, batch.masked_text)
         users = self.users(batch.users, items.row)
         return Views(users=users, items=items)

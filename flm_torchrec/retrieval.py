@@ -35,7 +35,9 @@ class Retrieval:
     with inputs of the same length; `gather` concatenates a tensor over the ranks.
 
     Example:
-        retrieval = Retrieval(model, collator, device=device, rank=0, world_size=1, gather=lambda t: t)
+        retrieval = Retrieval(
+            model, collator, device=device, rank=0, world_size=1, gather=lambda t: t
+        )
         scores = retrieval.scores(np.array([1, 2, 3]), seqs)  # (3, num_items)
     """
 
@@ -68,10 +70,9 @@ class Retrieval:
             encoded = self.model.flm.items(
                 self._item_rows(np.where(own < num_items, own, 0)), *self._no_text()
             )
-            parts.append(torch.cat([gather(encoded.row), gather(encoded.features)], dim=1))
-        both = torch.cat(parts)[:num_items]
-        width = encoded.row.shape[1]
-        return both[:, :width], both[:, width:]
+            parts.append((gather(encoded.row), gather(encoded.features)))
+        rows, features = (torch.cat(part)[:num_items] for part in zip(*parts, strict=True))
+        return rows, features
 
     def _item_rows(self, rows: NDArray[np.int64]) -> ItemRows:
         text = self.collator.text

@@ -12,6 +12,8 @@ from flm_torchrec.model import FLM, Views
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOutput(TensorBatch):
+    """What a step tells its log."""
+
     losses: Tensor  # (T,) float32, unweighted, detached; in the order of Objective.names
     view_weights: Tensor  # (V,) float32, mean weight the fusion gave each item view
 
@@ -23,19 +25,24 @@ class Objective(nn.Module):
     with an entry for each of them.
 
     Example:
-        objective = Objective({"rank": Ranking(mask_seen=True), "align": Alignment()}, {"align": 0.1})
+        tasks = {"rank": Ranking(mask_seen=True), "align": Alignment()}
+        objective = Objective(tasks, {"align": 0.1})
     """
+
+    weight: Tensor  # (T,)
 
     def __init__(
         self, tasks: Mapping[str, nn.Module], weights: Mapping[str, float] | None = None
     ) -> None:
         super().__init__()
         self.tasks = nn.ModuleDict(tasks)
-        names, scale = [], []
+        weights = weights or {}
+        names: list[str] = []
+        scale: list[float] = []
         for name, task in tasks.items():
-            parts = getattr(task, "names", (name,))
+            parts: tuple[str, ...] = getattr(task, "names", (name,))
             names += parts
-            scale += [(weights or {}).get(part, (weights or {}).get(name, 1.0)) for part in parts]
+            scale += [weights.get(part, weights.get(name, 1.0)) for part in parts]
         self.names = tuple(names)
         self.register_buffer("weight", torch.tensor(scale), persistent=False)
 
@@ -54,6 +61,7 @@ class FLMTrain(nn.Module):
         self.objective = objective
 
     def forward(self, batch: FLMBatch) -> tuple[Tensor, StepOutput]:
+        """-> weighted losses (T,), whose sum is minimised, and what to log"""
         views = self.flm(batch)
         weighted, losses = self.objective(views, batch)
         view_weights = views.items.weights.detach().mean(0)

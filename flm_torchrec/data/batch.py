@@ -5,7 +5,7 @@ always the unknown item: histories are padded with it.
 """
 
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
@@ -18,23 +18,26 @@ class TensorBatch(Pipelineable):
 
     def _map(self, method: str, *args: Any, **kwargs: Any) -> Self:
         moved = {}
-        for field in fields(self):  # type: ignore[arg-type]
+        for field in fields(cast(Any, self)):
             value = getattr(self, field.name)
             movable = isinstance(value, Tensor | Pipelineable)
             moved[field.name] = getattr(value, method)(*args, **kwargs) if movable else value
         return type(self)(**moved)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Self:
+        """A copy on `device`."""
         return self._map("to", device=device, non_blocking=non_blocking)
 
     def pin_memory(self) -> Self:
+        """A copy in page-locked memory."""
         return self._map("pin_memory")
 
     def record_stream(self, stream: torch.Stream) -> None:
-        for field in fields(self):  # type: ignore[arg-type]
+        """Keep the memory until `stream` is done with it."""
+        for field in fields(cast(Any, self)):
             value = getattr(self, field.name)
             if isinstance(value, Tensor | Pipelineable):
-                value.record_stream(stream)  # type: ignore[arg-type]
+                value.record_stream(cast(Any, stream))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +101,8 @@ class Edges(TensorBatch):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FLMBatch(TensorBatch):
+    """One step of one rank."""
+
     edges: Edges
     users: UserRows
     items: ItemRows

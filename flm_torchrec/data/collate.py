@@ -40,7 +40,7 @@ def scaled_labels(dataset: Dataset) -> NDArray[np.float32]:
     for name, label in dataset.interactions.labels.items():
         levels = dataset.levels.get(name, np.array([0.0, 1.0], dtype=np.float32))
         middle, half = (levels[0] + levels[-1]) / 2, max((levels[-1] - levels[0]) / 2, 1e-6)
-        columns.append(np.nan_to_num((label - middle) / half))
+        columns.append(np.nan_to_num((label - middle) / half).clip(-1, 1))
     if not columns:
         return np.zeros((len(dataset.interactions.user), 1), dtype=np.float32)
     return np.stack(columns, axis=1).astype(np.float32)
@@ -109,8 +109,10 @@ class Collator:
 
     def batch(self, everyone: Windows, *, rng_key: tuple[int, ...]) -> FLMBatch:
         """This rank's equal share of the windows, with every event of theirs as an edge."""
-        # What all ranks must agree on is drawn from `shared`, the rest from `own`.
-        shared, own = np.random.default_rng(rng_key), np.random.default_rng((*rng_key, self.rank))
+        # What all ranks must agree on is drawn from `shared`, the rest from `own`; a key that ends
+        # in 0 gives the stream of the key without it, so ranks count from 1.
+        shared = np.random.default_rng(rng_key)
+        own = np.random.default_rng((*rng_key, 1 + self.rank))
         events = self._events(self._own(everyone), self.seqs)
         items, history = self._items(events.met, own, shared)
         return FLMBatch(
@@ -164,7 +166,10 @@ class Collator:
         if everything and self.all_features is None:
             self.all_features = features_kjt(self.dataset.items.columns, rows)
         features = self.all_features or features_kjt(self.dataset.items.columns, rows)
-        candidates = np.flatnonzero((rows > 0) & (first == np.arange(len(rows))))
+        may_align = (rows > 0) & (first == np.arange(len(rows)))
+        if self.text is not None:
+            may_align &= self.text.table.length[rows] > 0
+        candidates = np.flatnonzero(may_align)
         generator = shared if everything else own
         aligned = generator.choice(
             candidates, size=min(self.aligned_rows, len(candidates)), replace=False
@@ -229,8 +234,8 @@ class Collator:
             step=torch.from_numpy(steps),
             item=torch.from_numpy(history.reshape(-1)),
             weight=torch.from_numpy(weight.reshape(-1)),
-            labels=torch.from_numpy(labels.reshape(-1, len(self.labels))),
-            label_weight=torch.from_numpy(label_weight.reshape(-1, len(self.labels))),
+            labels=torch.from_numpy(labels.reshape(len(users), len(self.labels))),
+            label_weight=torch.from_numpy(label_weight.reshape(len(users), len(self.labels))),
         )
 
     def _text(

@@ -22,7 +22,7 @@ PART_NAMES = ("train", "validation", "test")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Column:
-    """One categorical feature of an entity's rows, ragged: row r holds values[offsets[r]:offsets[r + 1]].
+    """One categorical feature of an entity's rows: row r holds values[offsets[r]:offsets[r + 1]].
 
     A single-valued feature has exactly one value a row; a multi-valued one any number.
     """
@@ -92,7 +92,7 @@ def _save_entity(entity: Entity, folder: Path, name: str) -> dict[str, int]:
 
 
 def _load_array(file: Path) -> NDArray:
-    # Copy on write: pages come from the file, yet torch.from_numpy gets the writable array it wants.
+    # Copy on write: pages come from the file, yet the array is writable, as torch wants it.
     return np.load(file, mmap_mode="c").view(np.ndarray)
 
 
@@ -101,7 +101,9 @@ def _load_entity(folder: Path, name: str, num_embeddings: dict[str, int]) -> Ent
     ids = np.empty(table.num_rows, dtype=object)
     ids[:] = table["id"].to_pylist()
     text = {
-        key.removeprefix("text "): table[key].to_pylist() for key in table.column_names if key != "id"
+        key.removeprefix("text "): [str(text) for text in table[key].to_pylist()]
+        for key in table.column_names
+        if key != "id"
     }
     columns = {
         key: Column(

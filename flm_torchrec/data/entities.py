@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from flm_torchrec.data.compute import pc
 from flm_torchrec.data.dataset import Column, Entity
 from flm_torchrec.data.schema import EntitySchema, Feature, template_parts
 from flm_torchrec.data.tables import Table
@@ -31,14 +31,14 @@ def _single(rows: NDArray[np.int64], num_embeddings: int) -> Column:
     return Column(values=values, offsets=offsets, num_embeddings=num_embeddings)
 
 
-def _multi(texts: pa.Array, separator: str, is_trained: pa.Array) -> Column:
+def _multi(texts: pa.Array, separator: str, is_trained: NDArray[np.bool_]) -> Column:
     lists = pc.split_pattern(texts, separator)
     sizes = pc.fill_null(pc.list_value_length(lists), 0).to_numpy().astype(np.int64)
     owner = np.repeat(np.arange(len(texts)), sizes)
     values = pc.utf8_trim_whitespace(pc.list_flatten(lists))
     is_kept = pc.not_equal(values, "")
     owner, values = owner[is_kept.to_numpy(zero_copy_only=False)], values.filter(is_kept)
-    vocabulary = Vocabulary.fit(values.filter(is_trained.take(pa.array(owner))))
+    vocabulary = Vocabulary.fit(values.filter(pa.array(is_trained[owner])))
     lengths = np.bincount(owner, minlength=len(texts))
     return Column(
         values=vocabulary.rows(values),
@@ -47,17 +47,17 @@ def _multi(texts: pa.Array, separator: str, is_trained: pa.Array) -> Column:
     )
 
 
-def _column(table: Table, name: str, feature: Feature, is_trained: pa.Array) -> Column:
+def _column(table: Table, name: str, feature: Feature, is_trained: NDArray[np.bool_]) -> Column:
     if feature.kind == "numeric":
         assert feature.buckets is not None
         numbers = table.numbers(name).cast(pa.float64()).to_numpy(zero_copy_only=False)
-        buckets = Buckets.fit(numbers[is_trained.to_numpy(zero_copy_only=False)], feature.buckets)
+        buckets = Buckets.fit(numbers[is_trained], feature.buckets)
         return _single(buckets.rows(numbers), buckets.num_embeddings)
     if feature.kind == "multi":
         assert feature.separator is not None
         return _multi(table.texts(name), feature.separator, is_trained)
     values = table.discrete(name)
-    vocabulary = Vocabulary.fit(values.filter(is_trained))
+    vocabulary = Vocabulary.fit(values.filter(pa.array(is_trained)))
     return _single(vocabulary.rows(values), vocabulary.num_embeddings)
 
 
@@ -78,12 +78,12 @@ def _rendered(table: Table, template: str, features: Mapping[str, Feature]) -> l
 
 
 def build_entity(table: Table, schema: EntitySchema, ids: pa.Array, trained: pa.Array) -> Entity:
-    """The catalogue of `table`, whose ids are `ids`; fitted on the entities whose id is in `trained`.
+    """The catalogue of `table`, whose ids are `ids`, fitted on those of them in `trained`.
 
     `trained` holds the ids of the training interactions, repeats allowed.
     """
     vocabulary = Vocabulary.fit(trained)
-    is_trained = pc.is_in(ids, vocabulary.values)
+    is_trained = vocabulary.rows(ids) > 0
     columns = {schema.id: _single(vocabulary.rows(ids), vocabulary.num_embeddings)}
     for name, feature in schema.features.items():
         columns[name] = _column(table, name, feature, is_trained)

@@ -6,32 +6,26 @@ Example:
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from flm_torchrec.data.dataset import TRAIN, Dataset, Interactions, load, save
+from flm_torchrec.data.compute import pc
+from flm_torchrec.data.dataset import TRAIN, Dataset, load, save
 from flm_torchrec.data.entities import build_entity, entity_ids
-from flm_torchrec.data.schema import EntitySchema, InteractionSchema, Label, Schema
+from flm_torchrec.data.interactions import build_interactions, entity_rows
+from flm_torchrec.data.schema import EntitySchema, Schema
 from flm_torchrec.data.split import leave_one_out, read_split, split_file, write_split
-from flm_torchrec.data.tables import Table, read_table
+from flm_torchrec.data.tables import Table, read_table, table_file
 from flm_torchrec.errors import UserError
 from flm_torchrec.files import atomic_folder
 from flm_torchrec.typed_yaml import load_yaml
 
 _FORMAT = 1  # of the prepared folder; a change makes the old ones stale
-_COMPARE = {
-    ">=": pc.greater_equal,
-    "<=": pc.less_equal,
-    "==": pc.equal,
-    "!=": pc.not_equal,
-    ">": pc.greater,
-    "<": pc.less,
-}
+TABLES = ("users", "items", "interactions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +47,9 @@ class _Sources:
         return {"user_id": self.user, "item_id": self.item, "timestamp": pa.array(self.time)}
 
 
-def _ids_of_one_type(table: Table, schema: EntitySchema, ids: pa.Array) -> tuple[pa.Array, pa.Array]:
+def _ids_of_one_type(
+    table: Table, schema: EntitySchema, ids: pa.Array
+) -> tuple[pa.Array, pa.Array]:
     """The catalogue's ids and those of the interactions, texts where either are."""
     own = entity_ids(table, schema.id)
     if own.type != ids.type:
@@ -62,9 +58,7 @@ def _ids_of_one_type(table: Table, schema: EntitySchema, ids: pa.Array) -> tuple
 
 
 def _open(folder: Path, schema: Schema) -> _Sources:
-    users, items, interactions = (
-        read_table(folder, name) for name in ("users", "items", "interactions")
-    )
+    users, items, interactions = (read_table(folder, name) for name in TABLES)
     names = schema.interactions
     user_ids, user = _ids_of_one_type(users, schema.users, interactions.ids(names.user))
     item_ids, item = _ids_of_one_type(items, schema.items, interactions.ids(names.item))
@@ -72,104 +66,30 @@ def _open(folder: Path, schema: Schema) -> _Sources:
     return _Sources(schema, users, items, interactions, user_ids, item_ids, user, item, time)
 
 
-def _entity_rows(
-    interactions: Table, column: str, ids: pa.Array, table: Table, known: pa.Array
-) -> NDArray[np.int64]:
-    """(n,) row of each interaction's user or item among the `known` ids of `table`, from 1."""
-    place = pc.index_in(ids, known)
-    unknown = pc.index(place.is_null(), True).as_py()
-    if unknown >= 0:
-        raise interactions.problem(
-            unknown, column, f"{ids[unknown]} is no id of {table.path.name}, which must list them all"
-        )
-    return place.to_numpy().astype(np.int64) + 1
-
-
-def _check_repeats(
-    interactions: Table, names: InteractionSchema, user: NDArray[np.int64], item: NDArray[np.int64]
-) -> None:
-    if names.repeats:
-        return
-    order = np.lexsort((item, user))  # stable: file order among equals
-    is_repeat = (np.diff(user[order]) == 0) & (np.diff(item[order]) == 0)
-    if is_repeat.any():
-        place = int(np.argmax(is_repeat))
-        first, second = order[place : place + 2]
-        raise interactions.problem(
-            int(second),
-            names.item,
-            f"this user met this item in data row {first + 1} already, "
-            "but schema.yaml says interactions.repeats: false",
-        )
-
-
-def _label(interactions: Table, name: str, label: Label) -> NDArray[np.float32]:
-    """(n,) a label's values; NaN = missing."""
-    comparison = label.comparison()
-    if comparison is not None:
-        numbers = interactions.numbers(comparison.column)
-        numbers = _COMPARE[comparison.operator](numbers, comparison.number).cast(pa.int64())
-    else:
-        numbers = interactions.numbers(name)
-    if label.kind == "binary":
-        is_other = pc.invert(pc.is_in(numbers, pa.array([0, 1], numbers.type)))
-        bad = pc.index(pc.and_(is_other, numbers.is_valid()), True).as_py()
-        if bad >= 0:
-            raise interactions.problem(
-                bad, name, f"{numbers[bad]} is not allowed; a binary label is 0, 1 or empty"
-            )
-    return numbers.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float32)
-
-
-def _levels(
-    interactions: Table, name: str, values: NDArray[np.float32], is_train: NDArray[np.bool_]
-) -> NDArray[np.float32]:
-    """The sorted distinct training values of an ordinal label."""
-    levels = np.unique(values[is_train & ~np.isnan(values)])
-    if len(levels) < 2:
-        raise UserError(
-            f"{interactions.path}: column '{name}': an ordinal label needs two distinct values or "
-            f"more in training, it has {len(levels)}"
-        )
-    return levels
-
-
-def _fit(sources: _Sources, part: NDArray[np.int8], fingerprint: str) -> Dataset:
-    """Everything that is fitted sees the training rows only."""
+def _fit(sources: _Sources, part: NDArray[np.int8]) -> Dataset:
+    """The data set without its fingerprint; what is fitted sees the training rows only."""
     schema, table = sources.schema, sources.interactions
     names = schema.interactions
-    user = _entity_rows(table, names.user, sources.user, sources.users, sources.user_ids)
-    item = _entity_rows(table, names.item, sources.item, sources.items, sources.item_ids)
-    _check_repeats(table, names, user, item)
-    is_train = part == TRAIN
-    labels = {name: _label(table, name, label) for name, label in names.labels.items()}
-    levels = {
-        name: _levels(table, name, labels[name], is_train)
-        for name, label in names.labels.items()
-        if label.kind == "ordinal"
-    }
-    trained = pa.array(is_train)
-    order = np.lexsort((sources.time, user))  # stable: ties keep file order
-    counts = np.bincount(user, minlength=sources.users.num_rows + 1)
+    user = entity_rows(table, names.user, sources.user, sources.users, sources.user_ids)
+    item = entity_rows(table, names.item, sources.item, sources.items, sources.item_ids)
+    interactions, levels = build_interactions(
+        table,
+        names,
+        user=user,
+        item=item,
+        time=sources.time,
+        part=part,
+        num_users=sources.users.num_rows + 1,
+    )
+    is_train = pa.array(part == TRAIN)
+    trained_users, trained_items = sources.user.filter(is_train), sources.item.filter(is_train)
     return Dataset(
         schema=schema,
-        users=build_entity(
-            sources.users, schema.users, sources.user_ids, sources.user.filter(trained)
-        ),
-        items=build_entity(
-            sources.items, schema.items, sources.item_ids, sources.item.filter(trained)
-        ),
-        interactions=Interactions(
-            user=user[order],
-            item=item[order],
-            time=np.floor(sources.time[order]).astype(np.int64),
-            source_row=order.astype(np.int64),
-            part=part[order],
-            labels={name: values[order] for name, values in labels.items()},
-            user_offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        ),
+        users=build_entity(sources.users, schema.users, sources.user_ids, trained_users),
+        items=build_entity(sources.items, schema.items, sources.item_ids, trained_items),
+        interactions=interactions,
         levels=levels,
-        fingerprint=fingerprint,
+        fingerprint="",
     )
 
 
@@ -179,3 +99,36 @@ def _fingerprint(schema: Schema, files: list[Path]) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
+
+
+def prepare(folder: Path | str) -> Dataset:
+    """Prepare a data folder, or open what was prepared from the same content before.
+
+    Beside the tables it writes splits/leave_one_out.parquet, unless the file is there already:
+    then it decides. Bad data raise `UserError` and leave the folder as it was.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder of users, items, interactions")
+    schema = load_yaml(folder / "schema.yaml", Schema)
+    split = split_file(folder)
+    inputs = [*(table_file(folder, name) for name in TABLES), split]
+    has_split = split.exists()
+    if has_split:
+        prepared = folder / "prepared" / _fingerprint(schema, inputs)
+        if prepared.exists():
+            return load(prepared)
+    sources = _open(folder, schema)
+    if has_split:
+        part = read_split(folder, sources.facts())
+    else:
+        user = pc.dictionary_encode(sources.user).indices.to_numpy()
+        part = leave_one_out(user, sources.time)
+    dataset = _fit(sources, part)
+    if not has_split:
+        write_split(folder, part, sources.facts())
+    fingerprint = _fingerprint(schema, inputs)
+    prepared = folder / "prepared" / fingerprint
+    with atomic_folder(prepared) as aside:
+        save(replace(dataset, fingerprint=fingerprint), aside)
+    return load(prepared)

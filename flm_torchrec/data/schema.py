@@ -13,7 +13,9 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from flm_torchrec.typed_yaml import Strict
 
-_COMPARISON = re.compile(r"\s*(?P<column>.+?)\s*(?P<operator>>=|<=|==|!=|>|<)\s*(?P<number>\S+)\s*")
+_COMPARISON = re.compile(
+    r"\s*(?P<column>[^<>=!]+?)\s*(?P<operator>>=|<=|==|!=|>|<)\s*(?P<number>\S+)\s*"
+)
 
 
 def _kind_alone(value: Any) -> Any:
@@ -41,7 +43,8 @@ class EntitySchema(Strict):
 
     id: str
     features: dict[str, Annotated[Feature, BeforeValidator(_kind_alone)]] = {}
-    text: dict[str, str] = {}  # name -> template over columns, "{title} ({year}). {genres}"
+    # name -> template over columns, "{title} ({year}). {genres}"
+    text: dict[str, str] = {}
 
     @field_validator("text")
     @classmethod
@@ -80,6 +83,7 @@ class Label(Strict):
         return self
 
     def comparison(self) -> Comparison | None:
+        """`value`, parsed."""
         if self.value is None:
             return None
         match = _COMPARISON.fullmatch(self.value)
@@ -112,7 +116,11 @@ class Schema(Strict):
 def template_parts(template: str) -> list[tuple[str, str]]:
     """Split "{title} ({year})" into (literal before, column), the last column being ""."""
     parts = []
-    for literal, column, spec, conversion in Formatter().parse(template):
+    try:
+        parsed = list(Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(f"template '{template}': {error}") from None
+    for literal, column, spec, conversion in parsed:
         if column == "" or spec or conversion:
             raise ValueError(f"template '{template}': a place is a column's plain name, {{column}}")
         parts.append((literal, column or ""))

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import parquet
 
+from flm_torchrec.data.compute import pc
 from flm_torchrec.data.dataset import PART_NAMES, TEST, TRAIN, VALIDATION
 from flm_torchrec.data.tables import Table, read_table
 from flm_torchrec.errors import UserError
@@ -23,7 +23,7 @@ _FEWEST = 3  # a user with fewer interactions has none to spare
 
 
 def leave_one_out(user: NDArray, time: NDArray) -> NDArray[np.int8]:
-    """(n,) part of each interaction, given the users and times in file order; ties keep that order."""
+    """(n,) part of each interaction; users and times are in file order, which ties keep."""
     order = np.lexsort((time, user))  # stable
     user = user[order]
     starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])
@@ -42,20 +42,20 @@ def split_file(folder: Path) -> Path:
 
 def write_split(folder: Path, part: NDArray[np.int8], facts: Mapping[str, pa.Array]) -> None:
     """Write `part` in file order, beside the `facts` (user_id, item_id, timestamp) of each row."""
-    names = pa.array(PART_NAMES).take(pa.array(part))
+    names = pa.array(np.array(PART_NAMES)[part])
     row = pa.array(np.arange(len(part)))
     with atomic_file(split_file(folder)) as file:
         parquet.write_table(pa.table({"row": row, **facts, "part": names}), file)
 
 
 def read_split(folder: Path, facts: Mapping[str, pa.Array]) -> NDArray[np.int8]:
-    """(n,) part of each interaction in file order; the file must agree with `facts` in every row."""
+    """(n,) part of each interaction in file order; the file must agree with all `facts`."""
     table = read_table(folder / "splits", NAME)
     num_rows = len(next(iter(facts.values())))
     if table.num_rows != num_rows:
         raise _misfit(table, f"it has {table.num_rows} rows, the interactions {num_rows}")
-    row = table.numbers("row")
-    if not row.cast(pa.float64()).equals(pa.array(np.arange(num_rows, dtype=np.float64))):
+    row = table.numbers("row").to_numpy(zero_copy_only=False)
+    if not np.array_equal(row, np.arange(num_rows)):
         raise _misfit(table, f"its column 'row' does not count from 0 to {num_rows - 1}")
     for name, expected in facts.items():
         is_time = name == "timestamp"

@@ -7,14 +7,15 @@ import csv
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
+from flm_torchrec.data.compute import pc
 from flm_torchrec.errors import UserError
 
 _NUMBER = r"^\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*$"
@@ -30,7 +31,7 @@ def _first(mask: pa.Array) -> int | None:
     return None if row < 0 else row
 
 
-def is_text(column: pa.Array) -> bool:
+def _is_text(column: pa.Array) -> bool:
     return pa.types.is_large_string(column.type)
 
 
@@ -43,9 +44,11 @@ class Table:
 
     @property
     def num_rows(self) -> int:
+        """The data rows."""
         return self.data.num_rows
 
     def problem(self, row: int, column: str, what: str) -> UserError:
+        """The error to raise for one value; `row` counts from 0."""
         return UserError(f"{self.path}: data row {row + 1}, column '{column}': {what}")
 
     def column(self, name: str) -> pa.Array:
@@ -80,7 +83,7 @@ class Table:
             is_exact = pc.less(pc.abs(column), _LARGEST_EXACT)
             whole = pc.all(pc.and_(is_whole, is_exact)).as_py() is not False
             column = column.cast(pa.int64() if whole else pa.large_string())
-        if is_text(column) and pc.all(pc.match_substring_regex(column, _PLAIN_WHOLE)).as_py():
+        if _is_text(column) and pc.all(pc.match_substring_regex(column, _PLAIN_WHOLE)).as_py():
             column = column.cast(pa.int64())
         return column if pa.types.is_int64(column.type) else column.cast(pa.large_string())
 
@@ -99,7 +102,7 @@ class Table:
     def numbers(self, name: str) -> pa.Array:
         """The column as int64, or float64 where not all are whole; null = missing."""
         column = self.column(name)
-        if is_text(column):
+        if _is_text(column):
             bad = _first(pc.invert(pc.match_substring_regex(column, _NUMBER)))
             if bad is not None:
                 raise self.problem(bad, name, f"'{column[bad]}' is not a number")
@@ -136,16 +139,14 @@ def _read_csv(path: Path) -> pa.Table:
         raise UserError(f"{path}: the header has {', '.join(sorted(twice))} more than once")
     wrong: list[arrow_csv.InvalidRow] = []
 
-    def remember(row: arrow_csv.InvalidRow) -> str:
+    def remember(row: arrow_csv.InvalidRow) -> Literal["skip"]:
         wrong.append(row)
         return "skip"
 
     table = arrow_csv.read_csv(
         path,
         read_options=arrow_csv.ReadOptions(use_threads=False),
-        parse_options=arrow_csv.ParseOptions(
-            newlines_in_values=True, invalid_row_handler=remember
-        ),
+        parse_options=arrow_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=remember),
         convert_options=arrow_csv.ConvertOptions(
             column_types={name: pa.large_string() for name in header},
             null_values=[""],
@@ -154,6 +155,7 @@ def _read_csv(path: Path) -> pa.Table:
     )
     if wrong:
         row = wrong[0]
+        assert row.number is not None  # as it is with several threads
         raise UserError(
             f"{path}: data row {row.number - 1}: {row.actual_columns} values where the header has "
             f"{row.expected_columns}: {row.text[:80]}"
@@ -161,13 +163,18 @@ def _read_csv(path: Path) -> pa.Table:
     return table
 
 
-def read_table(folder: Path, name: str) -> Table:
-    """Read `name`.parquet or `name`.csv of a data folder; 0 data rows are an error."""
+def table_file(folder: Path, name: str) -> Path:
+    """Path of `name`.parquet or `name`.csv of a data folder, whichever is there."""
     paths = [path for path in (folder / f"{name}.parquet", folder / f"{name}.csv") if path.exists()]
     if len(paths) != 1:
-        found = "has both" if paths else "has neither"
-        raise UserError(f"{folder}: {found} {name}.parquet and {name}.csv; one is needed")
-    path = paths[0]
+        found = "has both" if paths else "has neither of"
+        raise UserError(f"{folder}: {found} {name}.parquet and {name}.csv; one of them is needed")
+    return paths[0]
+
+
+def read_table(folder: Path, name: str) -> Table:
+    """Read a table of a data folder; 0 data rows are an error."""
+    path = table_file(folder, name)
     if path.stat().st_size == 0:
         raise UserError(f"{path}: is empty; a table with a header and data rows is needed")
     try:

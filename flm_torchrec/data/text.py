@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TokenTable:
+    """The tokens of all texts."""
+
     tokens: NDArray[np.int64]  # (rows, S), padded at the end
     length: NDArray[np.int64]  # (rows,) tokens of each row; 0 without text
     is_word: NDArray[np.bool_]  # (rows, S), False for padding and special tokens

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
+
+from flm_torchrec.data.compute import pc
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -16,11 +17,13 @@ class Vocabulary:
 
     @classmethod
     def fit(cls, values: pa.Array) -> "Vocabulary":
+        """The distinct `values`, sorted; null is none of them."""
         known = pc.unique(values.drop_null())
         return cls(known.take(pc.sort_indices(known)))
 
     @property
     def num_embeddings(self) -> int:
+        """Rows that the table needs, the unknown one included."""
         return len(self.values) + 1
 
     def rows(self, values: pa.Array) -> NDArray[np.int64]:
@@ -47,6 +50,7 @@ class Buckets:
 
     @property
     def num_embeddings(self) -> int:
+        """Rows that the table needs, the unknown one included."""
         return len(self.edges) + 2
 
     def rows(self, values: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -10,7 +10,19 @@ from flm_torchrec.data.batch import FLMBatch
 from flm_torchrec.model import Views
 
 
-class BinaryHead(nn.Module):
+class Head(nn.Module):
+    """What one label is predicted by, from the shared bottom's output (E, W)."""
+
+    def loss(self, hidden: Tensor, label: Tensor) -> Tensor:
+        """hidden (E, W), label (E,) -> (E,)"""
+        raise NotImplementedError
+
+    def predict(self, hidden: Tensor) -> Tensor:
+        """hidden (E, W) -> (E,) on the label's own scale"""
+        raise NotImplementedError
+
+
+class BinaryHead(Head):
     """A logit; predicts the probability of 1."""
 
     def __init__(self, width: int) -> None:
@@ -24,16 +36,19 @@ class BinaryHead(nn.Module):
         )
 
     def predict(self, hidden: Tensor) -> Tensor:
+        """(E, W) -> (E,) probability of 1"""
         return self.score(hidden).squeeze(1).sigmoid()
 
 
-class OrdinalHead(nn.Module):
+class OrdinalHead(Head):
     """Cumulative logits, P(y > level k) = sigmoid(score - threshold k), fitted as one binary
     question a threshold (CORAL, Cao et al., 2020).
 
     `levels` are the label's values in rising order, `counts` how often training holds each;
     thresholds start at the label's own distribution. Predicts the expected value.
     """
+
+    levels: Tensor  # (K,)
 
     def __init__(self, width: int, levels: Sequence[float], counts: Sequence[float]) -> None:
         super().__init__()
@@ -54,11 +69,12 @@ class OrdinalHead(nn.Module):
     def loss(self, hidden: Tensor, label: Tensor) -> Tensor:
         """hidden (E, W), label (E,) one of the levels -> (E,), summed over the thresholds"""
         above = (label[:, None] > self.levels[:-1]).to(hidden.dtype)
-        return F.binary_cross_entropy_with_logits(
-            self.logits(hidden), above, reduction="none"
-        ).sum(1)
+        return F.binary_cross_entropy_with_logits(self.logits(hidden), above, reduction="none").sum(
+            1
+        )
 
     def predict(self, hidden: Tensor) -> Tensor:
+        """(E, W) -> (E,) expected value"""
         step = self.levels.diff()
         return self.levels[0] + (self.logits(hidden).sigmoid() * step).sum(1)
 
@@ -72,7 +88,7 @@ class Heads(nn.Module):
 
     def __init__(
         self,
-        heads: Mapping[str, BinaryHead | OrdinalHead],
+        heads: Mapping[str, Head],
         *,
         dim: int,
         feature_width: int,
@@ -82,7 +98,8 @@ class Heads(nn.Module):
     ) -> None:
         super().__init__()
         self.names = tuple(heads)
-        self.heads = nn.ModuleDict(heads)
+        # The suffix: a module may not be called `apply` or `type`, a label may.
+        self.heads = nn.ModuleDict({f"{name}_head": head for name, head in heads.items()})
         self.bottom = nn.Sequential(
             nn.Linear(3 * dim + feature_width, hidden),
             nn.ReLU(),
@@ -96,22 +113,26 @@ class Heads(nn.Module):
         """state, item (E, D), features (E, feature_width) -> (E, width)"""
         return self.bottom(torch.cat([state, item, state * item, features], dim=1))
 
+    def head(self, name: str) -> Head:
+        """The head of one label."""
+        head = self.heads[f"{name}_head"]
+        assert isinstance(head, Head)
+        return head
+
     def predict(self, state: Tensor, item: Tensor, features: Tensor) -> dict[str, Tensor]:
         """One (E,) a label: a probability, or an expected value."""
         hidden = self.hidden(state, item, features)
-        return {name: head.predict(hidden) for name, head in self.heads.items()}  # type: ignore[operator]
+        return {name: self.head(name).predict(hidden) for name in self.names}
 
     def forward(self, views: Views, batch: FLMBatch) -> Tensor:
         edges = batch.edges
         hidden = self.hidden(
             views.users.states[edges.user, edges.step],
             views.items.row[edges.item],
-            torch.cat(
-                [views.users.features[edges.user], views.items.features[edges.item]], dim=1
-            ),
+            torch.cat([views.users.features[edges.user], views.items.features[edges.item]], dim=1),
         )
         losses = [
-            (edges.label_weight[:, t] * head.loss(hidden, edges.labels[:, t])).sum()  # type: ignore[operator]
-            for t, head in enumerate(self.heads.values())
+            (edges.label_weight[:, t] * self.head(name).loss(hidden, edges.labels[:, t])).sum()
+            for t, name in enumerate(self.names)
         ]
         return torch.stack(losses)

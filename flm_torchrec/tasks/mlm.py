@@ -16,9 +16,7 @@ class MaskedLM(nn.Module):
 
     def __init__(self, *, hidden: int, vocabulary: int) -> None:
         super().__init__()
-        self.transform = nn.Sequential(
-            nn.Linear(hidden, hidden), nn.GELU(), nn.LayerNorm(hidden)
-        )
+        self.transform = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), nn.LayerNorm(hidden))
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
     def logits(self, states: Tensor, token_embedding: Tensor) -> Tensor:
@@ -32,4 +30,4 @@ class MaskedLM(nn.Module):
         logits = self.logits(states, views.items.token_embedding)
         loss = F.cross_entropy(logits, target[is_hidden], reduction="none")
         share = is_hidden / is_hidden.sum(1, keepdim=True).clamp(min=1)
-        return (loss * share[is_hidden]).sum() / target.shape[0]
+        return (loss * share[is_hidden]).sum() / max(1, target.shape[0])

@@ -1,31 +1,34 @@
-"""The one place for what differs between TorchRec 1.6 (torch 2.11) and 1.8 (torch 2.13)."""
+"""What differs between the versions of TorchRec that are supported (1.6 and 1.8)."""
 
-import torch
+import logging
+import warnings
+
 from torchrec.distributed.planner import Topology
+from torchrec.distributed.planner import types as planner_types
 
-try:
-    from torchrec.distributed.planner.types import KernelConfig, TopologyFactory, TrainerConfig
-except ImportError:  # TorchRec 1.6
-    TopologyFactory = None
+# Said by TorchRec's own calls into torch and into itself; no user can act on them.
+OTHERS_WARNINGS = (
+    "Please use DTensor instead and we are deprecating ShardedTensor",
+    "`broadcast_buffers` is deprecated",
+    "`torch.distributed.reduce_scatter_tensor` is deprecated",
+    "`torch.distributed.all_gather_into_tensor` is deprecated",
+)
 
 
-def make_topology(
-    *, world_size: int, local_world_size: int, device: torch.device, memory: int
-) -> Topology:
-    """The cluster as the planner sees it; `memory` is a rank's, in bytes."""
-    on_gpu = device.type == "cuda"
-    if TopologyFactory is None:
+def silence_others() -> None:
+    """Keep a job's output to what concerns its user."""
+    for message in OTHERS_WARNINGS:
+        warnings.filterwarnings("ignore", message=message, category=FutureWarning)
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
+
+
+def topology(world_size: int, local_world_size: int, device_type: str) -> Topology:
+    """The machines a planner plans for; 1.8 wants them from a factory that 1.6 does not have."""
+    if not hasattr(planner_types, "TopologyFactory"):
         return Topology(
-            world_size=world_size,
-            local_world_size=local_world_size,
-            compute_device=device.type,
-            **({"hbm_cap": memory} if on_gpu else {"ddr_cap": memory}),
+            world_size=world_size, local_world_size=local_world_size, compute_device=device_type
         )
-    return TopologyFactory.create_topology(
-        TrainerConfig(
-            world_size=world_size,
-            local_world_size=local_world_size,
-            **({"hbm_cap_bytes": memory} if on_gpu else {"ddr_cap_bytes": memory}),
-        ),
-        kernel_config=KernelConfig(compute_device=device.type),
+    return planner_types.TopologyFactory.create_topology(
+        planner_types.TrainerConfig(world_size=world_size, local_world_size=local_world_size),
+        kernel_config=planner_types.KernelConfig(compute_device=device_type),
     )

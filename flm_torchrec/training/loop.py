@@ -1,59 +1,42 @@
 """The one training loop."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
-from torchrec.optim.keyed import CombinedOptimizer
+from torchrec.distributed.train_pipeline import TrainPipeline
 
-from flm_torchrec.training.pipeline import check_pipelined
-
-
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """A seed for what is random inside a step (dropout)."""
-    return ((seed * 1_000_003 + step) * 65_537 + rank) % 2**63
+Batch = TypeVar("Batch")
 
 
 def train(
-    pipeline: TrainPipelineSparseDist,
-    batches: Iterator[Any],
+    pipeline: TrainPipeline[Batch, Any],
+    batches: Iterator[Batch],
     *,
     start: int,
     steps: int,
     on_step: Callable[[int, Any], None],
     seed: int,
 ) -> None:
-    """Run the steps `start`..`steps - 1`, one batch each, calling `on_step(step, output)`.
+    """Take the steps `start` + 1 to `steps`, the next batch of `batches` each.
 
-    `batches` begins with the batch of `start` and holds as many as there are steps on every rank;
-    the pipeline draws ahead of the step it runs. What a step draws at random depends on (seed,
-    step, rank) alone, so that a resumed run needs no generator state.
+    After each of them `on_step` gets the number of steps done and the model's output; it is the
+    place to log, to save, to evaluate (in `paused`) and to set the next step's learning rate.
+    Every rank must have the same number of batches. The generator of torch is seeded by `seed`,
+    the step and the rank, so a resumed run draws the dropout of one that never stopped.
     """
-    rank = dist.get_rank()
-    for step in range(start, steps):
-        torch.manual_seed(step_seed(seed, step, rank))
-        output = pipeline.progress(batches)
-        if step == start:
-            check_pipelined(pipeline)
+    # Pipelines read ahead: the slice keeps them from drawing batches that nobody consumes.
+    source = islice(batches, steps - start)
+    for step in range(start + 1, steps + 1):
+        torch.manual_seed(_step_seed(seed, step, dist.get_rank()))
+        try:
+            output = pipeline.progress(source)
+        except StopIteration:
+            raise RuntimeError(f"the batches ended before step {step} of {steps}") from None
         on_step(step, output)
 
 
-@contextmanager
-def paused(pipeline: TrainPipelineSparseDist) -> Iterator[None]:
-    """Between two steps, give the model back its own forward: with batches in flight it would
-    answer for the wrong one."""
-    pipeline.detach()
-    try:
-        yield
-    finally:
-        pipeline.attach(pipeline._model)
-
-
-def set_dense_lr(optimizer: CombinedOptimizer, factor: float) -> None:
-    """Set the dense optimizer's learning rates to `factor` times what they were made with."""
-    (dense,) = [keyed for name, keyed in optimizer.optimizers if name == "dense"]
-    for group in dense.param_groups:
-        group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    return hash((seed, step, rank)) % 2**63

@@ -1,33 +1,52 @@
-"""TorchRec's pipeline: while a step computes, the next batch's ids are already on their way."""
+"""The pipeline that overlaps the exchange of the next batch's ids with this batch's step."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torchrec.distributed.model_parallel import DistributedModelParallel
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchrec.distributed import DistributedModelParallel
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from torchrec.distributed.types import ShardedModule
-from torchrec.optim.keyed import KeyedOptimizer
 
 
 def train_pipeline(
-    dmp: DistributedModelParallel, optimizer: KeyedOptimizer, device: torch.device
+    dmp: DistributedModelParallel, optimizer: Optimizer, device: torch.device
 ) -> TrainPipelineSparseDist:
-    """A pipeline that runs every batch it draws."""
-    return TrainPipelineSparseDist(dmp, optimizer, device, execute_all_batches=True)
-
-
-def check_pipelined(pipeline: TrainPipelineSparseDist) -> None:
-    """Raise RuntimeError unless every sharded module of the model runs in the pipeline.
-
-    Call it after the first step: before, no module is. A module whose KJT isn't a plain attribute
-    of the batch isn't pipelined, and TorchRec says so in one warning only.
+    """A pipeline over a model of batch -> (losses, output) that fails on its first step, with a
+    RuntimeError naming the modules, when one of the model's tables is left out of the overlap.
     """
-    pipelined = {id(module) for module in pipeline._pipelined_modules}
-    missing = [
-        name
-        for name, module in pipeline._model.named_modules()
-        if isinstance(module, ShardedModule) and id(module) not in pipelined
-    ]
-    if missing:
-        raise RuntimeError(
-            f"not pipelined: {', '.join(missing)}; its input must be a KeyedJaggedTensor that is "
-            "a plain attribute of the batch, not one that is built or changed in forward"
-        )
+    pipeline: TrainPipelineSparseDist
+
+    def first_forward(batch: Any) -> tuple[Tensor, Any]:
+        pipelined = {id(module) for module in pipeline._pipelined_modules}
+        missing = [
+            name
+            for name, module in dmp.module.named_modules()
+            if isinstance(module, ShardedModule) and id(module) not in pipelined
+        ]
+        if missing:
+            raise RuntimeError(
+                f"not pipelined: {', '.join(missing)}; each EmbeddingBagCollection must be called "
+                "once a step, on a KeyedJaggedTensor that is an attribute of the batch"
+            )
+        pipeline._model_fwd = dmp
+        return dmp(batch)
+
+    pipeline = TrainPipelineSparseDist(dmp, optimizer, device, custom_model_fwd=first_forward)
+    return pipeline
+
+
+@contextmanager
+def paused(pipeline: TrainPipelineSparseDist) -> Iterator[nn.Module]:
+    """Lend the model, in evaluation mode, between two steps; training goes on as if it had not."""
+    model = pipeline.detach()
+    training = model.training
+    model.eval()
+    try:
+        yield model
+    finally:
+        model.train(training)
+        pipeline.attach(model)

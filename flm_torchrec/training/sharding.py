@@ -1,50 +1,50 @@
-"""Shard a model's tables over the ranks, and give every parameter its optimizer: the one recipe.
+"""From a model with EmbeddingBagCollections to one whose tables live on the ranks.
 
-Example:
-    dmp, optimizer = shard(model, device, batch_size=1024, sparse_optimizer="rowwise_adagrad",
-                           sparse_lr=0.05, dense_optimizer=lambda named: AdamW([p for _, p in named]))
+dmp, optimizer = shard(
+    model, runtime.device, batch_size=256, sparse_optimizer="rowwise_adagrad", sparse_lr=0.05,
+    dense_optimizer=lambda named: torch.optim.AdamW([p for _, p in named], lr=1e-3))
 """
 
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.optim import _apply_optimizer_in_backward as apply_optimizer_in_backward
+from torch.distributed.optim import _apply_optimizer_in_backward as apply_in_backward
+from torchrec import EmbeddingBagCollection
+from torchrec.distributed import DistributedModelParallel
+from torchrec.distributed.comm import get_local_size
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
-from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints
-from torchrec.distributed.types import ShardingType
-from torchrec.modules.embedding_modules import EmbeddingBagCollection
-from torchrec.optim import LAMB, Adagrad, Adam, PartialRowWiseAdam, RowWiseAdagrad, SGD
-from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
-from torchrec.optim.optimizers import in_backward_optimizer_filter
+from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
+from torchrec.distributed.planner.types import PlannerError
+from torchrec.distributed.types import ParameterSharding, ShardingPlan, ShardingType
+from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer
 
 from flm_torchrec.errors import UserError
-from flm_torchrec.training.compat import make_topology
-
-DenseOptimizer = Callable[[Iterable[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
+from flm_torchrec.training.compat import topology
+from flm_torchrec.training.optimizers import (
+    DenseOptimizer,
+    OptimizerFactory,
+    ReadyOptimizer,
+    table_optimizer,
+)
 
 SHARDING_TYPES = tuple(kind.value for kind in ShardingType)
-ON_CPU: dict[str, type[torch.optim.Optimizer]] = {
-    "rowwise_adagrad": RowWiseAdagrad,
-    "adagrad": Adagrad,
-    "sgd": SGD,
-}
-ON_GPU = ON_CPU | {"adam": Adam, "partial_rowwise_adam": PartialRowWiseAdam, "lamb": LAMB}
-# What `auto` lets the planner choose from. Data-parallel tables would fall to the dense optimizer
-# with dense gradients; column shards would each keep a row-wise state of their own.
-AUTO = [ShardingType.TABLE_WISE.value, ShardingType.ROW_WISE.value]
+DATA_PARALLEL = ShardingType.DATA_PARALLEL.value
+# Data-parallel tables have dense gradients and column-wise ones another optimizer state: only for
+# those who ask.
+_AUTO = [ShardingType.TABLE_WISE.value, ShardingType.ROW_WISE.value]
+# A share of the device that the planner keeps free for everything that is no table.
+_RESERVED = 0.15
 
 
 class Sharder(EmbeddingBagCollectionSharder):
-    """TorchRec's sharder, with the types that work on CPU although it doesn't list them there."""
+    """Offers every sharding type: the row-wise ones run on CPU too, but TorchRec hides them."""
 
     def sharding_types(self, compute_device_type: str) -> list[str]:
-        """Every type, on every device."""
-        del compute_device_type
         return list(SHARDING_TYPES)
 
 
@@ -55,133 +55,155 @@ def shard(
     batch_size: int,
     sparse_optimizer: str,
     sparse_lr: float,
-    dense_optimizer: DenseOptimizer,
+    dense_optimizer: OptimizerFactory,
     constraints: Mapping[str, str] | None = None,
     default: str = "auto",
 ) -> tuple[DistributedModelParallel, CombinedOptimizer]:
-    """Wrap `model` for the current process group.
+    """Spread `model`'s tables over the ranks; returns the model and the optimizer of all of it.
 
-    The tables' optimizer runs inside backward at `sparse_lr`; `dense_optimizer` makes the one for
-    all other trainable parameters. `constraints` names a sharding type by table, `default` that of
-    all others. `batch_size` is the largest of a rank's KJTs, for the planner.
-
-    Raises UserError for an optimizer the device lacks, an unknown table or an unknown type.
+    `batch_size` is the rows of a table's KJT on one rank. `constraints` gives single tables their
+    sharding type, `default` is that of the others ("auto": table-wise or row-wise, as planned).
+    `dense_optimizer` is called with the names and parameters outside the tables that require
+    gradients. Tables are updated inside backward, data-parallel ones by the same rule after it.
+    Gradients are averaged over ranks everywhere: let a loss be a mean over the rank's own batch.
     """
-    optimizers = ON_GPU if device.type == "cuda" else ON_CPU
-    if sparse_optimizer not in optimizers:
-        raise UserError(
-            f"train.sparse.optimizer: {sparse_optimizer!r} has no fused kernel on {device.type}; "
-            f"allowed there: {', '.join(optimizers)}"
+    optimizer_class, settings = table_optimizer(sparse_optimizer, sparse_lr, device)
+    plan = _plan(model, device, batch_size, constraints or {}, default)
+    tables = {name: placement.sharding_type for name, placement in _placements(plan)}
+    for name, parameter in model.named_parameters():
+        if tables.get(name, DATA_PARALLEL) != DATA_PARALLEL:
+            apply_in_backward(optimizer_class, [parameter], settings)
+    dmp = DistributedModelParallel(model, device=device, plan=plan, sharders=[Sharder()])
+    optimizers: list[KeyedOptimizer] = [dmp.fused_optimizer]
+    named = dict(dmp.named_parameters())
+    copied = {name: named[name] for name, kind in tables.items() if kind == DATA_PARALLEL}
+    if copied:
+        optimizers.append(
+            ReadyOptimizer(copied, lambda pairs: optimizer_class([p for _, p in pairs], **settings))
         )
-    types = _types_by_table(model, constraints or {}, default)
-    for name, parameter in _table_parameters(model).items():
-        if types[name] != [ShardingType.DATA_PARALLEL.value]:
-            apply_optimizer_in_backward(
-                optimizers[sparse_optimizer], [parameter], {"lr": sparse_lr}
-            )
-    sharder = Sharder()
-    planner = EmbeddingShardingPlanner(
-        topology=make_topology(
-            world_size=dist.get_world_size(),
-            local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", dist.get_world_size())),
-            device=device,
-            memory=_memory(device),
-        ),
-        batch_size=batch_size,
-        constraints={
-            table: ParameterConstraints(sharding_types=kinds) for table, kinds in types.items()
-        },
-        debug=False,
-    )
-    group = dist.group.WORLD
-    assert group is not None, "start a process group first"
-    plan = planner.collective_plan(model, [sharder], group)  # type: ignore[list-item]
-    dmp = DistributedModelParallel(model, device=device, plan=plan, sharders=[sharder])  # type: ignore[list-item]
-    dense = KeyedOptimizerWrapper(
-        {
-            name: parameter
-            for name, parameter in in_backward_optimizer_filter(dmp.named_parameters())
-            if parameter.requires_grad
-        },
-        lambda named: dense_optimizer(named.items()),
-        pass_params_dict=True,
-    )
-    return dmp, CombinedOptimizer([("sparse", dmp.fused_optimizer), ("dense", dense)])
-
-
-def _table_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Table name -> its weight."""
-    return {
-        config.name: module.embedding_bags[config.name].weight  # type: ignore[dict-item]
-        for module in model.modules()
-        if isinstance(module, EmbeddingBagCollection)
-        for config in module.embedding_bag_configs()
-    }
-
-
-def _types_by_table(
-    model: nn.Module, constraints: Mapping[str, str], default: str
-) -> dict[str, list[str]]:
-    tables = list(_table_parameters(model))
-    unknown = [table for table in constraints if table not in tables]
-    if unknown:
-        raise UserError(f"sharding.{unknown[0]}: no such table; allowed: default, {tables}")
-    allowed = ("auto", *SHARDING_TYPES)
-    for table, kind in {**constraints, "default": default}.items():
-        if kind not in allowed:
-            raise UserError(f"sharding.{table}: {kind!r}; allowed: {', '.join(allowed)}")
-    chosen = {table: constraints.get(table, default) for table in tables}
-    return {table: AUTO if kind == "auto" else [kind] for table, kind in chosen.items()}
-
-
-def _memory(device: torch.device) -> int:
-    """What one rank may fill, in bytes: its GPU's memory, or its share of the machine's."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return pages // int(os.environ.get("LOCAL_WORLD_SIZE", dist.get_world_size()))
+    dense = {name: p for name, p in named.items() if name not in tables and p.requires_grad}
+    if dense:
+        optimizers.append(DenseOptimizer(dense, dense_optimizer))
+    return dmp, CombinedOptimizer(list(optimizers))
 
 
 def describe_plan(dmp: DistributedModelParallel) -> list[dict[str, Any]]:
-    """One entry a table: where its rows lie."""
-    state = dmp.state_dict()
-    entries = []
-    for path, module_plan in dmp.plan.plan.items():
-        for table, sharding in module_plan.items():  # type: ignore[attr-defined]
-            rows, dim = state[f"{path}.embedding_bags.{table}.weight"].size()
-            entries.append(
-                {
-                    "table": table,
-                    "rows": rows,
-                    "dim": dim,
-                    "sharding": sharding.sharding_type,
-                    "kernel": sharding.compute_kernel,
-                    "ranks": sharding.ranks,
-                }
-            )
-    return entries
+    """One entry a table, ready for JSON: where it lives and how it is computed."""
+    rows = []
+    for name, placement in _placements(dmp.plan):
+        shape = dict(dmp.named_parameters())[name].shape
+        spec = placement.sharding_spec
+        if spec is not None:
+            shards = spec.shards  # type: ignore[attr-defined]
+            shape = [max(s.shard_offsets[d] + s.shard_sizes[d] for s in shards) for d in (0, 1)]
+        rows.append(
+            {
+                "table": name.removesuffix(".weight").rpartition(".")[2],
+                "parameter": name,
+                "sharding_type": placement.sharding_type,
+                "kernel": placement.compute_kernel,
+                "ranks": placement.ranks,
+                "rows": shape[0],
+                "dim": shape[1],
+            }
+        )
+    return rows
 
 
 def list_optimizers(
     dmp: DistributedModelParallel, optimizer: CombinedOptimizer
 ) -> dict[str, tuple[str, float]]:
-    """Every trainable parameter of this rank with the name and learning rate of its one optimizer.
+    """The optimizer and learning rate of each parameter of the model, on whatever rank it is.
 
-    Raises RuntimeError when a parameter has none, or more than one.
+    Every rank must call it. A parameter without gradients has ("frozen", 0.0). A parameter that
+    should be trained by one optimizer and is by none or by several is a RuntimeError.
     """
-    found: dict[str, list[tuple[str, float]]] = {}
-    for kind, keyed in optimizer.optimizers:
-        names = {id(parameter): name for name, parameter in keyed.params.items()}
-        for group in keyed.param_groups:
-            for parameter in group["params"]:
-                name = names[id(parameter)]
-                found.setdefault(name.removeprefix("sparse."), []).append((kind, group["lr"]))
-    wrong = {
-        name: found.get(name, [])
-        for name, parameter in dmp.named_parameters()
-        # A table without rows on this rank is there with an empty weight.
-        if parameter.requires_grad and parameter.numel() and len(found.get(name, [])) != 1
-    }
-    if wrong:
-        raise RuntimeError(f"parameters without exactly one optimizer: {wrong}")
-    return {name: entries[0] for name, entries in found.items()}
+    here = [(name, kind, lr) for name, kind, lr in _trained(optimizer)]
+    everywhere: list[list[tuple[str, str, float]]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(everywhere, here)
+    found: dict[str, tuple[str, float]] = {}
+    for name, parameter in dmp.named_parameters():
+        local = [sum(1 for n, _, _ in rank if n == name) for rank in everywhere]
+        kinds = {(kind, lr) for rank in everywhere for n, kind, lr in rank if n == name}
+        expected = 1 if parameter.requires_grad else 0
+        if len(kinds) != expected or max(local) > 1:
+            raise RuntimeError(
+                f"parameter {name} has optimizers {sorted(kinds)}, {max(local)} on one rank; "
+                f"it should have {expected}"
+            )
+        found[name] = kinds.pop() if kinds else ("frozen", 0.0)
+    unknown = {n for rank in everywhere for n, _, _ in rank} - found.keys()
+    if unknown:
+        raise RuntimeError(f"optimizers hold parameters that the model lacks: {sorted(unknown)}")
+    return found
+
+
+def _trained(optimizer: KeyedOptimizer, path: str = "") -> Iterator[tuple[str, str, float]]:
+    """Name, optimizer and learning rate, once for each time a parameter is held on this rank."""
+    if isinstance(optimizer, CombinedOptimizer):
+        for key, part in optimizer.optimizers:
+            yield from _trained(part, CombinedOptimizer.prepend_opt_key(key, path))
+        return
+    for name, parameter in optimizer.params.items():
+        for group in optimizer.param_groups:
+            for _ in (p for p in group["params"] if p is parameter):
+                kind = (
+                    optimizer.name if isinstance(optimizer, ReadyOptimizer) else _fused(optimizer)
+                )
+                yield CombinedOptimizer.prepend_opt_key(name, path), kind, float(group["lr"])
+
+
+def _fused(optimizer: KeyedOptimizer) -> str:
+    module = getattr(optimizer, "_emb_module", None)
+    return f"fused {module.optimizer.value}" if module is not None else type(optimizer).__name__
+
+
+def _placements(plan: ShardingPlan) -> Iterator[tuple[str, ParameterSharding]]:
+    """Parameter name and placement of every table."""
+    for path, tables in plan.plan.items():
+        for table, placement in dict(tables).items():  # type: ignore[call-overload]
+            prefix = f"{path}." if path else ""
+            yield f"{prefix}embedding_bags.{table}.weight", placement
+
+
+def _plan(
+    model: nn.Module,
+    device: torch.device,
+    batch_size: int,
+    constraints: Mapping[str, str],
+    default: str,
+) -> ShardingPlan:
+    tables = [
+        config.name
+        for module in model.modules()
+        if isinstance(module, EmbeddingBagCollection)
+        for config in module.embedding_bag_configs()
+    ]
+    for table, kind in constraints.items():
+        _check("sharding: table", table, tables)
+        _check(f"sharding.{table}", kind, SHARDING_TYPES)
+    _check("sharding.default", default, ("auto", *SHARDING_TYPES))
+    kinds = {table: constraints.get(table, default) for table in tables}
+    planner = EmbeddingShardingPlanner(
+        topology=topology(dist.get_world_size(), get_local_size(), device.type),
+        batch_size=batch_size,
+        storage_reservation=FixedPercentageStorageReservation(_RESERVED),
+        constraints={
+            table: ParameterConstraints(sharding_types=_AUTO if kind == "auto" else [kind])
+            for table, kind in kinds.items()
+        },
+        debug=False,
+    )
+    group = dist.GroupMember.WORLD
+    assert group is not None
+    try:
+        return planner.collective_plan(model, [Sharder()], group)
+    except PlannerError as error:
+        raise UserError(f"no plan shards {kinds} over {dist.get_world_size()} ranks") from error
+
+
+def _check(field: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        near = get_close_matches(value, allowed, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise UserError(f"{field}: '{value}' is not one of {', '.join(allowed)}{hint}")

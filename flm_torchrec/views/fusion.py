@@ -38,6 +38,7 @@ class MeanFusion(Fusion):
     """Every present view counts the same."""
 
     def logits(self, views: Tensor) -> Tensor:
+        """(V, M, D) -> (M, V)"""
         return views.new_zeros(views.shape[1], self.num_views)
 
 
@@ -49,6 +50,7 @@ class WeightedFusion(Fusion):
         self.weight = nn.Parameter(torch.zeros(num_views))
 
     def logits(self, views: Tensor) -> Tensor:
+        """(V, M, D) -> (M, V)"""
         return self.weight.expand(views.shape[1], -1)
 
 
@@ -62,4 +64,5 @@ class GatedFusion(Fusion):
         nn.init.zeros_(self.gate.bias)
 
     def logits(self, views: Tensor) -> Tensor:
+        """(V, M, D) -> (M, V)"""
         return self.gate(views.transpose(0, 1).flatten(1))

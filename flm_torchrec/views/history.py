@@ -12,6 +12,8 @@ class CausalAttention(nn.Module):
     (Press et al., 2022): nearer events weigh more from the first step on.
     """
 
+    distance: Tensor  # (S, S), of a position to each other
+
     def __init__(self, dim: int, *, heads: int, max_length: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
@@ -22,7 +24,7 @@ class CausalAttention(nn.Module):
         distance = torch.arange(max_length, dtype=torch.float32)
         self.distance_bias = nn.Parameter(-slopes[:, None] * distance)  # (heads, S)
         steps = torch.arange(max_length)
-        self.register_buffer("distance", steps[:, None] - steps, persistent=False)  # (S, S)
+        self.register_buffer("distance", steps[:, None] - steps, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(U, S, D) -> (U, S, D); position t sees positions 0..t."""
@@ -55,6 +57,7 @@ class CausalBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(U, S, D) -> (U, S, D)"""
         x = x + self.dropout(self.attention(self.attention_norm(x)))
         return x + self.dropout(self.feed_forward(x))
 

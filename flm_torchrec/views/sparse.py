@@ -53,11 +53,10 @@ class SparseView(nn.Module):
             for feature in table.feature_names
         }
         self.features = tuple(widths)
-        self.projections = nn.ModuleDict(
-            {
-                name: nn.Identity() if width == dim else nn.Linear(width, dim, bias=False)
-                for name, width in widths.items()
-            }
+        # A list: in a ModuleDict a feature could not be called `type` or `items`.
+        self.projections = nn.ModuleList(
+            nn.Identity() if width == dim else nn.Linear(width, dim, bias=False)
+            for width in widths.values()
         )
 
     def forward(self, features: KeyedJaggedTensor) -> tuple[Tensor, list[Tensor]]:
@@ -65,7 +64,7 @@ class SparseView(nn.Module):
         # Read by key: the column order of a KeyedTensor depends on the sharding plan.
         pooled = self.ebc(features)
         embeddings = [pooled[name] for name in self.features]
-        row = self.projections[self.features[0]](embeddings[0])
-        for name, embedding in zip(self.features[1:], embeddings[1:], strict=True):
-            row = row + self.projections[name](embedding)
+        row = self.projections[0](embeddings[0])
+        for place in range(1, len(self.features)):
+            row = row + self.projections[place](embeddings[place])
         return row, embeddings

@@ -1,6 +1,6 @@
 """The text view: any Hugging Face encoder, its vectors cached where it isn't trained."""
 
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,10 @@ class TextView(nn.Module):
         """(K, S) -> (K, S, H)"""
         return self.encoder(input_ids=tokens, attention_mask=attention).last_hidden_state
 
+    def token_embedding(self) -> Tensor:
+        """(W, H), the encoder's own token embeddings."""
+        return cast(Any, self.encoder).get_input_embeddings().weight
+
     def encode(self, tokens: Tensor, attention: Tensor) -> Tensor:
         """(K, S) -> (K, H) of length sqrt(H): the mean over the tokens, as the cache holds it."""
         states = self.token_states(tokens, attention)
@@ -45,7 +49,7 @@ class TextView(nn.Module):
         """cached (M, H) -> rows (M, D), masked token states (K, S, H), token embeddings (W, H)."""
         if text.item.shape[0] > 0:
             cached = cached.index_copy(0, text.item, self.encode(text.tokens, text.attention))
-        embedding = self.encoder.get_input_embeddings().weight  # type: ignore[operator]
+        embedding = self.token_embedding()
         states = cached.new_zeros(*masked.tokens.shape, self.hidden)
         if masked.tokens.shape[0] > 0:
             states = self.token_states(masked.tokens, masked.attention)

@@ -48,7 +48,7 @@ def text_vectors(
     rows = np.flatnonzero(table.length > 0)
     rows = rows[np.argsort(table.length[rows], kind="stable")]  # alike lengths, little padding
     share = -(-len(rows) // world_size)
-    own = np.resize(rows[rank::world_size], share) if len(rows) else rows
+    own = np.resize(rows, share * world_size)[rank::world_size]
     vectors = _encode(view, table, own, batch_size, show=rank == 0)
     result = torch.zeros(len(table.length), view.hidden)
     if len(rows):

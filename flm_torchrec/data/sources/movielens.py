@@ -9,9 +9,9 @@ from io import BytesIO
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
+from flm_torchrec.data.compute import pc
 from flm_torchrec.data.schema import EntitySchema, Feature, InteractionSchema, Label, Schema
 from flm_torchrec.errors import UserError
 from flm_torchrec.files import atomic_folder
@@ -125,16 +125,14 @@ def _parse(content: bytes, name: str, columns: dict[str, pa.DataType]) -> pa.Tab
 def _items(table: pa.Table) -> pa.Table:
     year, genres = table["release_year"], table["class"]
     is_year = pc.match_substring_regex(year, r"^\d{4}$")
-    return pa.table(
-        {
-            "item_id": table["item_id"],
-            "title": table["movie_title"],
-            "year": pc.if_else(is_year, year, None).cast(pa.int64()),
-            "genres": pc.replace_substring(
-                pc.if_else(pc.equal(genres, "unknown"), None, genres), " ", "|"
-            ),
-        }
-    )
+    genres = pc.if_else(pc.equal(genres, "unknown"), None, genres)
+    columns = {
+        "item_id": table["item_id"],
+        "title": table["movie_title"],
+        "year": pc.if_else(is_year, year, None).cast(pa.int64()),
+        "genres": pc.replace_substring(genres, " ", "|"),
+    }
+    return pa.Table.from_arrays(list(columns.values()), names=list(columns))
 
 
 def fetch_movielens_100k(out: Path | str, source: Path | str | None = None) -> None:

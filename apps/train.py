@@ -1,0 +1,197 @@
+"""`flm pretrain` and `flm finetune`: train a run; the stage is what its YAML says."""
+
+import argparse
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from flm_apps.run_folder import add_to_report, config_file, setting
+from flm_apps.trained import peak_memory_gib
+from torch import Tensor
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from flm_torchrec.assemble import Assembly, assemble
+from flm_torchrec.config import RunConfig
+from flm_torchrec.data.batch import FLMBatch
+from flm_torchrec.data.sampling import UserSampler
+from flm_torchrec.errors import UserError, app
+from flm_torchrec.measure import masked_accuracy, ranking_quality
+from flm_torchrec.trainable import StepOutput
+from flm_torchrec.training import checkpoint
+from flm_torchrec.training.log import RunLog
+from flm_torchrec.training.loop import train
+from flm_torchrec.training.optimizers import scale_dense_lr
+from flm_torchrec.training.pipeline import paused, train_pipeline
+from flm_torchrec.training.runtime import all_gather, start
+from flm_torchrec.training.sharding import describe_plan
+from flm_torchrec.typed_yaml import dump_yaml, load_yaml
+
+
+def lr_factor(step: int, *, steps: int, warmup: int) -> float:
+    """Linear from 0 over `warmup` steps, then a cosine down to 0 at `steps`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def batches(assembly: Assembly, start_step: int) -> Iterator[FLMBatch]:
+    """This rank's batches from `start_step` to the end of training."""
+    config = assembly.config
+    sampler = UserSampler(
+        assembly.collator.seqs,
+        users=config.data.users,
+        window=config.data.window,
+        reverse=config.data.reverse,
+        seed=config.train.seed,
+    )
+    for step in range(start_step, config.train.steps):
+        yield assembly.collator.step(sampler, step)
+
+
+def begin(assembly: Assembly, run: Path, *, resume: bool) -> int:
+    """Load what training starts from; -> the first step."""
+    last = checkpoint.latest(run / "checkpoints")
+    if resume and last is not None:
+        meta = checkpoint.load(last, assembly.dmp, assembly.optimizer)
+        if meta["fingerprint"] != assembly.dataset.fingerprint:
+            raise UserError(
+                f"--resume: {last} was trained on other data than {assembly.config.data.path} holds"
+            )
+        return int(meta["step"])
+    init = assembly.config.init
+    if init is not None:
+        source = checkpoint.latest(init / "checkpoints") or init
+        matched = checkpoint.load_matching(source, assembly.dmp)
+        if assembly.runtime.rank == 0:
+            print(f"from {source}: {len(matched.loaded)} parameters, {len(matched.fresh)} fresh")
+            for name in matched.loaded:
+                print(f"  loaded {name}")
+            for name in matched.fresh:
+                print(f"  fresh  {name}")
+    return 0
+
+
+def told(assembly: Assembly, losses: Sequence[Tensor], output: StepOutput) -> dict[str, float]:
+    """What a line of the log holds: mean losses over the last steps and all ranks, and the weight
+    the fusion gave each view; called by all ranks."""
+    mean = all_gather(torch.stack(list(losses)).mean(0)[None]).mean(0).tolist()
+    by_task = zip(assembly.model.objective.names, mean, strict=True)
+    weights = zip(assembly.model.flm.view_names, output.view_weights.tolist(), strict=True)
+    return (
+        {"loss": sum(mean)}
+        | {f"loss/{name}": value for name, value in by_task}
+        | {f"fusion/{name}": weight for name, weight in weights}
+    )
+
+
+def run_training(assembly: Assembly, run: Path, *, resume: bool) -> dict[str, Any]:
+    """Train to the last step and leave a checkpoint; -> the report's entries of training."""
+    config, optimizer = assembly.config, assembly.optimizer
+    train_config, text = config.train, config.views.text
+    first_step = begin(assembly, run, resume=resume)
+    assembly.refresh_text()
+    log = RunLog(run, assembly.runtime.rank, train_config.steps, start=first_step)
+    pipeline = train_pipeline(assembly.dmp, optimizer, assembly.runtime.device)
+    history: list[Tensor] = []
+
+    def is_due(done: int, every: int) -> bool:
+        return every > 0 and (done % every == 0 or done == train_config.steps)
+
+    def set_lr(done: int) -> None:
+        warmup = train_config.dense.warmup
+        scale_dense_lr(optimizer, lr_factor(done, steps=train_config.steps, warmup=warmup))
+
+    def on_step(done: int, output: StepOutput) -> None:
+        history.append(output.losses)
+        if is_due(done, train_config.log_every):
+            log.step(done, told(assembly, history[-train_config.log_every :], output))
+        if is_due(done, train_config.validate_every):
+            with paused(pipeline):
+                quality = ranking_quality(assembly, part="validation").mean
+            log.step(done, {f"validation/{name}": value for name, value in quality.items()})
+        if text is not None and done % text.refresh == 0:
+            with paused(pipeline):
+                assembly.refresh_text()
+        if is_due(done, train_config.checkpoint_every):
+            checkpoint.save(
+                run / "checkpoints",
+                done,
+                assembly.dmp,
+                optimizer,
+                keep=train_config.keep,
+                meta={"fingerprint": assembly.dataset.fingerprint},
+            )
+        set_lr(done)
+
+    set_lr(first_step)
+    steps = batches(assembly, first_step)
+    train(
+        pipeline,
+        steps,
+        start=first_step,
+        steps=train_config.steps,
+        on_step=on_step,
+        seed=train_config.seed,
+    )
+    log.close()
+    return {"tasks": first_and_last(assembly, history), "plan": describe_plan(assembly.dmp)}
+
+
+def first_and_last(assembly: Assembly, history: Sequence[Tensor]) -> dict[str, dict[str, float]]:
+    """Each task's mean loss over the first and the last steps and all ranks."""
+    few = max(1, min(20, len(history) // 2))
+    first, last = (
+        all_gather(torch.stack(list(part)).mean(0)[None]).mean(0).tolist()
+        for part in (history[:few], history[-few:])
+    )
+    names = assembly.model.objective.names
+    return {name: {"first": a, "last": b} for name, a, b in zip(names, first, last, strict=True)}
+
+
+@record
+@app
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train one run and leave configuration, checkpoints, log and report in its folder."""
+    parser = argparse.ArgumentParser(prog="flm pretrain", description=__doc__)
+    parser.add_argument("--config", required=True, help="a YAML file or the name of a bundled one")
+    parser.add_argument("--run", type=Path, required=True, help="the folder of the run")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="train.steps=1000")
+    args = parser.parse_intermixed_args(argv)
+    config = load_yaml(config_file(args.config), RunConfig, args.overrides)
+    if not args.resume and checkpoint.latest(args.run / "checkpoints") is not None:
+        raise UserError(
+            f"--run {args.run}: holds checkpoints of an earlier run; "
+            "allowed: another folder, or --resume to go on from the last one"
+        )
+    begin_time = time.perf_counter()
+    with start() as runtime:
+        assembly = assemble(config, runtime)
+        if runtime.rank == 0:
+            dump_yaml(config, args.run / "config.yaml")
+        entries = run_training(assembly, args.run, resume=args.resume)
+        accuracy = masked_accuracy(assembly)
+        peak = peak_memory_gib(runtime)
+        if runtime.rank == 0:
+            dataset = assembly.dataset
+            entries |= {
+                **setting(),
+                "world_size": runtime.world_size,
+                "data": {
+                    "users": len(dataset.users.ids) - 1,
+                    "items": len(dataset.items.ids) - 1,
+                    "interactions": len(dataset.interactions.user),
+                },
+                "mlm": accuracy,
+                "peak_memory_gib": peak,
+                "seconds": {"train": time.perf_counter() - begin_time},
+            }
+            add_to_report(args.run, entries)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,272 @@
+"""TorchX components: a job of this package on any scheduler TorchX knows.
+
+Example:
+    torchx run -s local_cwd flm.pretrain --config pretrain.yaml -j 1x2 train.steps=1000
+    torchx run --dryrun -s slurm flm.finetune --run runs/mine -j 2x8 --gpu 8
+    torchrun --nproc_per_node 2 -m -- flm_apps.train --config pretrain.yaml --run runs/mine
+"""
+
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Dict, List, Optional
+
+import torchx
+from torchx import specs
+from torchx.specs import macros
+from torchx.specs.finder import ComponentValidationException
+
+from flm_torchrec.errors import UserError
+
+# TorchX's own default; open between the machines of a job.
+_PORT = 29500
+
+
+class ComponentError(UserError, ComponentValidationException):
+    """A user's mistake that `torchx run` prints as one message instead of a traceback."""
+
+
+def pretrain(
+    *overrides: str,
+    config: str = "pretrain.yaml",
+    run: str = "runs/pretrain",
+    resume: bool = False,
+    j: str = "1x2",
+    name: str = "flm-pretrain",
+    cpu: int = 2,
+    gpu: int = 0,
+    memMB: int = 8192,
+    env: Optional[Dict[str, str]] = None,
+    max_retries: int = 0,
+    image: str = torchx.IMAGE,
+    mounts: Optional[List[str]] = None,
+) -> specs.AppDef:
+    """Stage 1: pretrain on text and interactions.
+
+    Args:
+        overrides: settings to replace in the config, as train.steps=1000; after all options
+        config: a YAML file, or the name of a bundled one
+        run: the folder that receives checkpoints, logs and the resolved config
+        resume: go on from the last checkpoint of the run's folder
+        j: NODESxPROCESSES, such as 1x2; one process a GPU on GPU machines
+        name: the job's name
+        cpu: cores a machine
+        gpu: GPUs a machine
+        memMB: main memory a machine, in MB
+        env: environment variables of the job, A=1,B=2
+        max_retries: how often the scheduler starts a failed job again; it then resumes
+        image: container image or folder, for schedulers that use one
+        mounts: mounts of the container, type=bind,src=/host,dst=/job
+    """
+    args = ["--config", config, "--run", run, *_resume(resume, max_retries), *_checked(overrides)]
+    role = _role("flm_apps.train", args, j, cpu, gpu, memMB, env, max_retries, image, mounts)
+    return specs.AppDef(name, [role])
+
+
+def finetune(
+    *overrides: str,
+    config: str = "finetune.yaml",
+    run: str = "runs/finetune",
+    resume: bool = False,
+    j: str = "1x2",
+    name: str = "flm-finetune",
+    cpu: int = 2,
+    gpu: int = 0,
+    memMB: int = 8192,
+    env: Optional[Dict[str, str]] = None,
+    max_retries: int = 0,
+    image: str = torchx.IMAGE,
+    mounts: Optional[List[str]] = None,
+) -> specs.AppDef:
+    """Stage 2: fine-tune heads and ranking from a stage-1 checkpoint.
+
+    Args:
+        overrides: settings to replace in the config, as train.steps=1000; after all options
+        config: a YAML file, or the name of a bundled one
+        run: the folder that receives checkpoints, logs and the resolved config
+        resume: go on from the last checkpoint of the run's folder
+        j: NODESxPROCESSES, such as 1x2; one process a GPU on GPU machines
+        name: the job's name
+        cpu: cores a machine
+        gpu: GPUs a machine
+        memMB: main memory a machine, in MB
+        env: environment variables of the job, A=1,B=2
+        max_retries: how often the scheduler starts a failed job again; it then resumes
+        image: container image or folder, for schedulers that use one
+        mounts: mounts of the container, type=bind,src=/host,dst=/job
+    """
+    args = ["--config", config, "--run", run, *_resume(resume, max_retries), *_checked(overrides)]
+    role = _role("flm_apps.train", args, j, cpu, gpu, memMB, env, max_retries, image, mounts)
+    return specs.AppDef(name, [role])
+
+
+def evaluate(
+    run: str,
+    part: str = "test",
+    j: str = "1x2",
+    name: str = "flm-evaluate",
+    cpu: int = 2,
+    gpu: int = 0,
+    memMB: int = 8192,
+    env: Optional[Dict[str, str]] = None,
+    max_retries: int = 0,
+    image: str = torchx.IMAGE,
+    mounts: Optional[List[str]] = None,
+) -> specs.AppDef:
+    """Rank the whole catalogue for the held-out events of a run.
+
+    Args:
+        run: the folder of a trained run
+        part: validation or test
+        j: NODESxPROCESSES, such as 1x2
+        name: the job's name
+        cpu: cores a machine
+        gpu: GPUs a machine
+        memMB: main memory a machine, in MB
+        env: environment variables of the job, A=1,B=2
+        max_retries: how often the scheduler starts a failed job again
+        image: container image or folder, for schedulers that use one
+        mounts: mounts of the container, type=bind,src=/host,dst=/job
+    """
+    if part not in ("validation", "test"):
+        raise ComponentError(f"--part {part!r}: allowed are validation and test")
+    args = ["--run", run, "--part", part]
+    role = _role("flm_apps.evaluate", args, j, cpu, gpu, memMB, env, max_retries, image, mounts)
+    return specs.AppDef(name, [role])
+
+
+def recommend(
+    run: str,
+    out: str,
+    users: str = "all",
+    k: int = 20,
+    j: str = "1x2",
+    name: str = "flm-recommend",
+    cpu: int = 2,
+    gpu: int = 0,
+    memMB: int = 8192,
+    env: Optional[Dict[str, str]] = None,
+    max_retries: int = 0,
+    image: str = torchx.IMAGE,
+    mounts: Optional[List[str]] = None,
+) -> specs.AppDef:
+    """Write the top items of users: user_id, item_id, rank, score.
+
+    Args:
+        run: the folder of a trained run
+        out: the file to write, .parquet or .csv
+        users: all, or a CSV file of user ids
+        k: items a user
+        j: NODESxPROCESSES, such as 1x2
+        name: the job's name
+        cpu: cores a machine
+        gpu: GPUs a machine
+        memMB: main memory a machine, in MB
+        env: environment variables of the job, A=1,B=2
+        max_retries: how often the scheduler starts a failed job again
+        image: container image or folder, for schedulers that use one
+        mounts: mounts of the container, type=bind,src=/host,dst=/job
+    """
+    args = ["--run", run, "--users", users, "--k", str(k), "--out", out]
+    role = _role("flm_apps.recommend", args, j, cpu, gpu, memMB, env, max_retries, image, mounts)
+    return specs.AppDef(name, [role])
+
+
+def bench_sharding(
+    *arguments: str,
+    j: str = "1x2",
+    name: str = "flm-bench-sharding",
+    cpu: int = 2,
+    gpu: int = 0,
+    memMB: int = 8192,
+    env: Optional[Dict[str, str]] = None,
+    max_retries: int = 0,
+    image: str = torchx.IMAGE,
+    mounts: Optional[List[str]] = None,
+) -> specs.AppDef:
+    """Time a training step of a few tables under each sharding type.
+
+    Args:
+        arguments: the benchmark's own, after -- (flm bench-sharding --help tells them)
+        j: NODESxPROCESSES, such as 1x2
+        name: the job's name
+        cpu: cores a machine
+        gpu: GPUs a machine
+        memMB: main memory a machine, in MB
+        env: environment variables of the job, A=1,B=2
+        max_retries: how often the scheduler starts a failed job again
+        image: container image or folder, for schedulers that use one
+        mounts: mounts of the container, type=bind,src=/host,dst=/job
+    """
+    module = "flm_benchmarks.sharding.run"
+    role = _role(module, arguments, j, cpu, gpu, memMB, env, max_retries, image, mounts)
+    return specs.AppDef(name, [role])
+
+
+def _checked(overrides: Sequence[str]) -> Sequence[str]:
+    for override in overrides:
+        if override.startswith("-"):
+            raise ComponentError(
+                f"{override!r} stands after the first key=value and would not be read: "
+                "options come first, overrides last"
+            )
+        if not re.match(r"[\w.-]+=", override):
+            raise ComponentError(
+                f"override {override!r}: allowed is key=value, such as train.steps=9"
+            )
+    return overrides
+
+
+def _resume(resume: bool, max_retries: int) -> Sequence[str]:
+    return ["--resume"] if resume or max_retries else []
+
+
+def _nodes_and_processes(j: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", j)
+    if not found:
+        raise ComponentError(f"-j {j!r}: allowed is NODESxPROCESSES, both at least 1, such as 1x2")
+    return int(found[1]), int(found[2])
+
+
+def _role(
+    module: str,
+    args: Sequence[str],
+    j: str,
+    cpu: int,
+    gpu: int,
+    memory_mb: int,
+    env: Optional[Dict[str, str]],
+    max_retries: int,
+    image: str,
+    mounts: Optional[List[str]],
+) -> specs.Role:
+    """The one recipe: `torchrun -m module args` on every machine, found through rank 0's."""
+    nodes, processes = _nodes_and_processes(j)
+    # Port 0 is a free port; it is enough where one agent starts all processes. `$$` is a `$` that
+    # TorchX leaves to the shell: schedulers that don't set the variable for rank 0 run on it.
+    rendezvous = "localhost:0"
+    if nodes > 1:
+        rendezvous = f"$${{{macros.rank0_env}:=localhost}}:{_PORT}"
+    # The environment that submits is the one that runs, activated or not; where it does not exist
+    # (in a container), PATH decides.
+    here = shlex.quote(str(Path(sys.executable).parent)).replace("$", "$$")
+    # Without `--`, torchrun takes the app's --run for an ambiguous option of its own.
+    command = (
+        f'PATH={here}:"$$PATH" torchrun --rdzv_backend c10d --rdzv_endpoint "{rendezvous}"'
+        f" --rdzv_id {macros.app_id} --nnodes {nodes} --nproc_per_node {processes}"
+        f" --tee 3 --role '' -m -- {module} " + shlex.join(args).replace("$", "$$")
+    )
+    return specs.Role(
+        name=module.rpartition(".")[2],
+        image=image,
+        num_replicas=nodes,
+        entrypoint="bash",
+        args=["-c", command],
+        env={"LOGLEVEL": "WARNING", **(env or {})},
+        resource=specs.Resource(cpu=cpu, gpu=gpu, memMB=memory_mb),
+        port_map={"c10d": _PORT},
+        max_retries=max_retries,
+        mounts=specs.parse_mounts(mounts) if mounts else [],
+    )

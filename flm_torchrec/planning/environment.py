@@ -1,0 +1,120 @@
+"""Checks of what is installed, by its metadata alone: nothing is imported that could be broken.
+
+Example:
+    installed = installed_versions()
+    check_fbgemm(installed, has_gpu=False)
+"""
+
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+
+from flm_torchrec.planning.check import Check
+
+VERSIONS = {"torch": "2.13.0", "fbgemm": "1.8.0", "torchrec": "1.8.0", "torchx": "0.7.0"}
+_CHECKED = {*VERSIONS, "transformers"}
+PIP = f"{shlex.quote(sys.executable)} -m pip"
+_PLAIN = "a plain `pip install torchrec` brings it, since torchrec requires the GPU build by name"
+
+
+def check_environment(*, has_gpu: bool) -> list[Check]:
+    """Python and every package this one is built on."""
+    installed = installed_versions()
+    us = "flm-torchrec"
+    requirements = metadata.requires(us) or () if us in installed else (us,)
+    return [
+        check_python(sys.version_info[:3]),
+        check_version("torch", installed),
+        check_fbgemm(installed, has_gpu=has_gpu),
+        check_version("torchrec", installed),
+        check_version("torchx", installed),
+        check_transformers(installed),
+        check_requirements(installed, requirements),
+    ]
+
+
+def installed_versions() -> dict[str, str]:
+    """Version of every installed distribution, by its normalised name."""
+    return {_normal(found.name): found.version for found in metadata.distributions()}
+
+
+def check_python(version: tuple[int, ...]) -> Check:
+    """Python 3.11 or 3.12."""
+    detail = ".".join(map(str, version))
+    if (3, 11) <= version < (3, 13):
+        return Check("python", "ok", detail)
+    return Check("python", "FAIL", f"{detail}; needs 3.11 or 3.12", "python3.11 -m venv .venv")
+
+
+def check_version(name: str, installed: Mapping[str, str]) -> Check:
+    """The exact version this package is built on."""
+    wanted, found = VERSIONS[name], installed.get(name)
+    if found and found.partition("+")[0] == wanted:
+        return Check(name, "ok", found)
+    no_deps = "--no-deps " if name == "torchrec" else ""
+    detail = f"{found or 'not installed'}; needs {wanted}"
+    return Check(name, "FAIL", detail, f"{PIP} install {no_deps}{name}=={wanted}")
+
+
+def check_fbgemm(installed: Mapping[str, str], *, has_gpu: bool) -> Check:
+    """Exactly one build of fbgemm, of the right version, that fits the machine and torch."""
+    cpu, gpu = installed.get("fbgemm-gpu-cpu"), installed.get("fbgemm-gpu")
+    cpu_torch = installed.get("torch", "").endswith("+cpu")
+    wanted = fbgemm_requirement(installed, has_gpu=has_gpu)
+    builds = "fbgemm-gpu fbgemm-gpu-cpu"
+    repair = f"{PIP} uninstall -y {builds} && {PIP} install --no-deps {wanted}"
+    detail = " and ".join(
+        f"{version} ({build} build)" for version, build in ((cpu, "CPU"), (gpu, "GPU")) if version
+    )
+    if not detail:
+        return Check("fbgemm", "FAIL", f"not installed; needs {wanted}", repair)
+    if cpu and gpu:
+        return Check("fbgemm", "FAIL", f"{detail} overwrite each other: {_PLAIN}", repair)
+    if gpu and (cpu_torch or not has_gpu):
+        where = "with a CPU build of torch" if cpu_torch else "on a machine without an NVIDIA GPU"
+        return Check("fbgemm", "FAIL", f"{detail} does not load {where}: {_PLAIN}", repair)
+    if (cpu or gpu) != VERSIONS["fbgemm"]:
+        return Check("fbgemm", "FAIL", f"{detail}; needs {wanted}", repair)
+    if cpu and has_gpu:
+        return Check("fbgemm", "warn", f"{detail}: the GPU of this machine stays idle")
+    return Check("fbgemm", "ok", detail)
+
+
+def fbgemm_requirement(installed: Mapping[str, str], *, has_gpu: bool) -> str:
+    """The build of fbgemm that fits the machine and the installed torch."""
+    cpu_torch = installed.get("torch", "").endswith("+cpu")
+    build = "fbgemm-gpu" if has_gpu and not cpu_torch else "fbgemm-gpu-cpu"
+    return f"{build}=={VERSIONS['fbgemm']}"
+
+
+def reinstall_command(*, has_gpu: bool) -> str:
+    """Installs torch, fbgemm and torchrec again, over whatever is there."""
+    fbgemm = fbgemm_requirement(installed_versions(), has_gpu=has_gpu)
+    triple = f"torch=={VERSIONS['torch']} {fbgemm} torchrec=={VERSIONS['torchrec']}"
+    return f"{PIP} install --force-reinstall --no-deps {triple}"
+
+
+def check_transformers(installed: Mapping[str, str]) -> Check:
+    """Any release of transformers 5."""
+    found = installed.get("transformers")
+    if found and found.startswith("5."):
+        return Check("transformers", "ok", found)
+    detail = f"{found or 'not installed'}; needs >=5,<6"
+    return Check("transformers", "FAIL", detail, f"{PIP} install 'transformers>=5,<6'")
+
+
+def check_requirements(installed: Mapping[str, str], requirements: Iterable[str]) -> Check:
+    """Every other requirement outside an extra is installed, in whatever version."""
+    names = {line: _normal(re.split(r"[^\w.-]", line)[0]) for line in requirements}
+    needed = [line for line in names if "extra ==" not in line and names[line] not in _CHECKED]
+    missing = [line for line in needed if names[line] not in installed]
+    if missing:
+        wanted = " ".join(map(shlex.quote, missing))
+        return Check("requirements", "FAIL", f"missing: {wanted}", f"{PIP} install {wanted}")
+    return Check("requirements", "ok", f"all {len(needed)} installed")
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

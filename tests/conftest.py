@@ -1,0 +1,48 @@
+"""Fixtures of the whole suite."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from distributed.pool import Ranks
+
+from flm_torchrec.data.sources.movielens import fetch_movielens_100k
+
+if TYPE_CHECKING:
+    from flm_torchrec.training.runtime import Runtime
+
+
+@pytest.fixture(scope="session")
+def ranks() -> Iterator[Ranks]:
+    """Two gloo ranks: `ranks.run(function, *args)` -> [result of rank 0, result of rank 1]."""
+    pool = Ranks()
+    yield pool
+    pool.stop()
+
+
+@pytest.fixture
+def alone() -> "Iterator[Runtime]":
+    """A job of one rank in this process."""
+    # Importing it takes seconds that most tests have no use for.
+    from flm_torchrec.training.runtime import start
+
+    with start() as runtime:
+        yield runtime
+
+
+@pytest.fixture(scope="session")
+def ml100k(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MovieLens-100K as a canonical folder, fetched once a session; tests may prepare it."""
+    folder = tmp_path_factory.mktemp("data") / "ml-100k"
+    fetch_movielens_100k(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text encoder of 2 layers with its tokenizer, as Hugging Face saves them."""
+    # Importing it takes seconds that most tests have no use for.
+    from tiny_model import save_encoder
+
+    return save_encoder(tmp_path_factory.mktemp("encoder"))

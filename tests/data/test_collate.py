@@ -1,0 +1,261 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import tiny_model
+import torch
+
+from flm_torchrec.data.collate import Collator, features_kjt, scaled_labels
+from flm_torchrec.data.negatives import AllItems, PopularItems
+from flm_torchrec.data.sampling import UserSampler, Windows, sequences
+
+DATASET = tiny.dataset()
+SEQS = sequences(DATASET.interactions, before_part=1)
+KEY = (0, 2, 0)
+
+
+def windows(user, first, length, *, backwards=False) -> Windows:
+    user = np.array(user)
+    return Windows(
+        user=user,
+        first=np.array(first),
+        length=np.array(length),
+        total=SEQS.offsets[user + 1] - SEQS.offsets[user],
+        is_reversed=np.full(len(user), backwards),
+    )
+
+
+# User 1 meets 3, 4, 5 and had met 1, 2; user 4 meets 5, 6, 7 and had met 4; user 6 meets 6, 1.
+TWO = windows([1, 4], [2, 1], [3, 3])
+PADDED = windows([6, 4], [0, 1], [2, 3])
+
+
+def collator(dataset=DATASET, *, negatives=None, window=3, **more) -> Collator:
+    every = AllItems(num_items=9)
+    return Collator(
+        dataset, SEQS, window=window, negatives=negatives or every, text=None, **more
+    )
+
+
+def popular(count: int = 5) -> PopularItems:
+    trained = DATASET.interactions.item[DATASET.interactions.part == 0]
+    return PopularItems(np.bincount(trained, minlength=9), count=count, power=0.5)
+
+
+def pairs(*columns) -> set[tuple[int, ...]]:
+    return set(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def test_features_are_jagged_by_key():
+    kjt = features_kjt(DATASET.items.columns, np.array([2, 0, 7, 8]))
+    assert kjt.keys() == ["item_id", "genres"]
+    assert kjt["item_id"].values().tolist() == [2, 0, 7, 0]  # 8 was never trained on
+    assert kjt["item_id"].lengths().tolist() == [1, 1, 1, 1]
+    assert kjt["genres"].values().tolist() == [1, 2, 2, 3, 1]
+    assert kjt["genres"].lengths().tolist() == [2, 0, 2, 1]
+    assert kjt.stride() == 4
+
+
+def test_labels_are_scaled_to_lie_between_minus_1_and_1():
+    like, rating = scaled_labels(DATASET)[:5].T
+    assert like.tolist() == [1, -1, -1, 0, 1]
+    assert rating.tolist() == [1, 0, -1, 0, 1]  # levels 1, 3, 5
+
+
+def test_a_label_outside_the_levels_of_training_stays_within_the_scale():
+    labels = {"rating": np.array([1, 3, 9, np.nan], dtype=np.float32)}
+    interactions = replace(DATASET.interactions, labels=labels)
+    levels = {"rating": np.array([1, 3], dtype=np.float32)}
+    scaled = scaled_labels(replace(DATASET, interactions=interactions, levels=levels))
+    assert scaled[:, 0].tolist() == [-1, 1, 1, 0]
+
+
+def test_users_and_their_histories():
+    users = collator().batch(TWO, rng_key=KEY).users
+    assert users.row.tolist() == [1, 4]
+    assert users.features["user_id"].values().tolist() == [1, 4]
+    assert users.features["gender"].values().tolist() == [1, 2]
+    assert users.history.tolist() == [[3, 4, 5], [5, 6, 7]]
+    assert users.num_events.tolist() == [3, 3]
+    assert users.event_labels[0].tolist() == [[-1, -1], [0, 0], [1, 1]]
+    assert pairs(users.known_user, users.known_item) == {(0, 1), (0, 2), (1, 4)}
+
+
+def test_every_event_is_an_edge_at_its_own_step():
+    edges = collator().batch(TWO, rng_key=KEY).edges
+    assert edges.user.tolist() == [0, 0, 0, 1, 1, 1]
+    assert edges.step.tolist() == [0, 1, 2, 0, 1, 2]
+    assert edges.item.tolist() == [3, 4, 5, 5, 6, 7]
+    assert edges.weight.tolist() == pytest.approx([1 / 6] * 6)
+    assert edges.labels.tolist() == [[0, 1], [0, 0], [1, 5], [0, 3], [1, 5], [1, 5]]
+
+
+def test_a_missing_label_weighs_nothing():
+    edges = collator().batch(TWO, rng_key=KEY).edges
+    fifth = pytest.approx(1 / 5)
+    assert edges.label_weight[:, 0].tolist() == [fifth, 0, fifth, fifth, fifth, fifth]
+    assert (edges.label_weight[:, 0] == edges.label_weight[:, 1]).all()
+
+
+def test_places_without_an_event_hold_the_unknown_item_and_weigh_nothing():
+    batch = collator().batch(PADDED, rng_key=KEY)
+    assert batch.users.history.tolist() == [[6, 1, 0], [5, 6, 7]]
+    assert batch.users.num_events.tolist() == [2, 3]
+    assert batch.users.event_labels[0, 2].tolist() == [0, 0]
+    assert batch.edges.item[2] == 0
+    assert batch.edges.weight.tolist() == pytest.approx([0.2, 0.2, 0, 0.2, 0.2, 0.2])
+    assert batch.edges.label_weight[2].tolist() == [0, 0]
+
+
+def test_data_without_labels_have_edges_without_labels():
+    dataset = tiny.dataset(labels=False)
+    batch = collator(dataset).batch(TWO, rng_key=KEY)
+    assert batch.edges.labels.shape == batch.edges.label_weight.shape == (6, 0)
+    assert batch.users.event_labels.shape == (2, 3, 1)
+
+
+def test_what_lies_before_a_reversed_window_is_known():
+    batch = collator().batch(windows([1], [2], [3], backwards=True), rng_key=KEY)
+    assert batch.users.history.tolist() == [[3, 2, 1]]
+    assert pairs(batch.users.known_user, batch.users.known_item) == {(0, 5), (0, 4)}
+
+
+def test_an_edge_is_never_in_its_own_history():
+    for negatives in (AllItems(num_items=9), popular()):
+        draw = UserSampler(SEQS, users=6, window=3, reverse=0.5, seed=1)
+        for step in range(10):
+            batch = collator(negatives=negatives).step(draw, step)
+            for user, place, item, weight in zip(
+                batch.edges.user, batch.edges.step, batch.edges.item, batch.edges.weight, strict=True
+            ):
+                history = batch.users.history[user]
+                if weight > 0:
+                    assert history[place] == item
+                    assert item not in history[:place]
+
+
+def test_all_items_are_the_batch_and_row_0_is_unknown():
+    items = collator().batch(TWO, rng_key=KEY).items
+    assert items.row.tolist() == items.first.tolist() == list(range(9))
+    assert items.log_q.tolist() == [0.0] * 9
+    assert items.features["genres"].lengths().tolist() == [0, 1, 2, 1, 0, 1, 2, 2, 1]
+    assert items.text.shape == (9, 0)
+
+
+def test_sampled_items_are_what_was_met_then_padding_then_negatives():
+    negatives = popular()
+    for seed in range(5):
+        items = collator(negatives=negatives).batch(TWO, rng_key=(seed,)).items
+        row = items.row.tolist()
+        assert row[:7] == [0, 3, 4, 5, 6, 7, 0]
+        assert len(row) == 1 + 2 * 3 + 5
+        assert min(row[-5:]) > 0
+        assert items.first.tolist() == [row.index(item) for item in row]
+        expected = np.log(5 * negatives.q[row[-5:]])
+        assert items.log_q.numpy() == pytest.approx(expected, rel=1e-5)
+        ids = [item % 8 for item in row]  # 8 was never trained on: its id is unknown
+        assert items.features["item_id"].values().tolist() == ids
+
+
+def test_histories_and_known_items_point_to_the_first_rows_of_sampled_items():
+    for seed in range(5):
+        batch = collator(negatives=popular()).batch(TWO, rng_key=(seed,))
+        row = batch.items.row
+        assert row[batch.users.history].tolist() == [[3, 4, 5], [5, 6, 7]]
+        assert row[batch.edges.item].tolist() == [3, 4, 5, 5, 6, 7]
+        known = batch.users.known_item
+        assert (batch.items.first[known] == known).all()
+        in_batch = {pair for pair in {(0, 1), (0, 2), (1, 4)} if pair[1] in row.tolist()}
+        assert pairs(batch.users.known_user, row[known]) == in_batch
+
+
+def halves(everyone: Windows, **more):
+    return [
+        collator(rank=rank, world_size=2, **more).batch(everyone, rng_key=KEY) for rank in (0, 1)
+    ]
+
+
+def test_the_batch_of_one_rank_is_the_halves_of_two():
+    whole = collator(aligned_rows=4).batch(PADDED, rng_key=KEY)
+    left, right = halves(PADDED, aligned_rows=4)
+    for name in ("row", "history", "num_events", "event_labels"):
+        both = torch.cat([getattr(left.users, name), getattr(right.users, name)])
+        assert (both == getattr(whole.users, name)).all()
+    for name in ("step", "item", "labels"):
+        both = torch.cat([getattr(left.edges, name), getattr(right.edges, name)])
+        assert (both == getattr(whole.edges, name)).all()
+    for name in ("weight", "label_weight"):
+        both = torch.cat([getattr(left.edges, name), getattr(right.edges, name)])
+        torch.testing.assert_close(both / 2, getattr(whole.edges, name))
+    for half in (left, right):
+        assert half.items.aligned.tolist() == whole.items.aligned.tolist()
+
+
+def test_weights_over_all_ranks_add_up_to_the_world_size():
+    both = halves(PADDED)
+    assert sum(half.edges.weight.sum().item() for half in both) == pytest.approx(2)
+    by_label = sum(half.edges.label_weight.sum(0) for half in both)
+    assert by_label.tolist() == pytest.approx([2, 2])
+
+
+def test_each_rank_draws_negatives_of_its_own():
+    left, right = (half.items.row[-20:].tolist() for half in halves(PADDED, negatives=popular(20)))
+    shared, _ = popular(20).draw(np.random.default_rng(KEY))
+    assert left != right
+    assert shared.tolist() not in (left, right)
+
+
+@pytest.fixture(scope="module")
+def text_parts(encoder_folder):
+    def make(*, rank=0, world_size=1, rows=4, negatives="all", texts=4):
+        config = tiny_model.config(
+            data={"window": 3, "negatives": negatives},
+            text={"encoder": str(encoder_folder), "mode": "full", "rows": rows * world_size},
+            tasks={"mlm": {"texts": texts}, "align": {"items": 50}},
+        )
+        return tiny_model.parts(config, DATASET, rank=rank, world_size=world_size).collator
+
+    return make
+
+
+def test_texts_to_encode_are_those_of_the_windows_first(text_parts):
+    collator = text_parts(rows=4)
+    text = collator.batch(TWO, rng_key=KEY).text
+    assert sorted(text.item.tolist()) == [3, 4, 5, 6]  # 7 has no text
+    tokens, attention = collator.text.table.take(text.item.numpy())
+    assert text.tokens.tolist() == tokens.tolist()
+    assert text.attention.tolist() == attention.tolist()
+    assert set(text_parts(rows=6).batch(TWO, rng_key=KEY).text.item.tolist()) > {3, 4, 5, 6}
+
+
+def test_cached_vectors_stand_beside_the_rows_of_sampled_items(text_parts):
+    collator = text_parts(negatives=6)
+    items = collator.batch(TWO, rng_key=KEY).items
+    assert (items.text == collator.text.vectors[items.row]).all()
+    assert (items.text[items.row == 7] == 0).all()
+
+
+@pytest.mark.parametrize("negatives", ["all", 6])
+def test_items_are_aligned_once_each_and_only_where_they_have_text(text_parts, negatives):
+    items = text_parts(negatives=negatives).batch(TWO, rng_key=KEY).items
+    aligned = items.row[items.aligned].tolist()
+    assert len(aligned) == len(set(aligned))
+    assert set(aligned) == set(items.row.tolist()) - {0, 7}
+
+
+def test_the_masked_texts_of_one_rank_are_shared_out_among_two(text_parts):
+    whole = text_parts().batch(TWO, rng_key=KEY).masked_text
+    for rank in (0, 1):
+        half = text_parts(rank=rank, world_size=2).batch(TWO, rng_key=KEY).masked_text
+        for name in ("tokens", "attention", "target"):
+            assert (getattr(half, name) == getattr(whole, name)[rank::2]).all()
+
+
+def test_masked_texts_come_from_the_pool(text_parts):
+    collator = text_parts(texts=40)
+    masked = collator.batch(TWO, rng_key=KEY).masked_text
+    original = torch.where(masked.target == -100, masked.tokens, masked.target)
+    table, width = collator.text.table, masked.tokens.shape[1]
+    allowed = {tuple(row) for row in table.tokens[collator.text.masked_pool, :width].tolist()}
+    assert {tuple(row) for row in original.tolist()} == allowed

@@ -1,0 +1,102 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+
+from flm_torchrec.data.sampling import UserSampler, last_windows, sequences
+
+DATASET = tiny.dataset()
+SEQS = sequences(DATASET.interactions, before_part=1)
+
+
+def sampler(*, users: int = 3, window: int = 3, reverse: float = 0.0, seed: int = 0) -> UserSampler:
+    return UserSampler(SEQS, users=users, window=window, reverse=reverse, seed=seed)
+
+
+def items(windows, first, length) -> list[list[int]]:
+    window, place = windows.positions(first, length)
+    item = DATASET.interactions.item[SEQS.events[SEQS.offsets[windows.user][window] + place]]
+    return [item[window == row].tolist() for row in range(len(windows.user))]
+
+
+def test_sequences_hold_the_earlier_parts_in_order():
+    assert SEQS.offsets.tolist() == [0, 0, 5, 8, 10, 14, 16, 18]
+    own = slice(SEQS.offsets[4], SEQS.offsets[5])
+    assert DATASET.interactions.item[SEQS.events[own]].tolist() == [4, 5, 6, 7]
+    with_validation = sequences(DATASET.interactions, before_part=2)
+    own = slice(with_validation.offsets[4], with_validation.offsets[5])
+    assert DATASET.interactions.item[with_validation.events[own]].tolist() == [4, 5, 6, 7, 1]
+
+
+def test_events_of_the_same_time_keep_their_order():
+    interactions = replace(
+        DATASET.interactions, time=np.zeros_like(DATASET.interactions.time)
+    )
+    assert (np.diff(sequences(interactions, before_part=3).events) == 1).all()
+
+
+def test_windows_are_a_function_of_seed_and_step_alone():
+    used = sampler(reverse=0.5)
+    for step in (0, 1, 2, 3):
+        used(step)
+    fresh = sampler(reverse=0.5)
+    for name in ("user", "first", "length", "total", "is_reversed"):
+        assert (getattr(used(5), name) == getattr(fresh(5), name)).all()
+    orders = {tuple(sampler(seed=seed)(0).user) for seed in range(5)}
+    assert len(orders) > 1
+
+
+@pytest.mark.parametrize("users", [1, 2, 3, 6])
+def test_an_epoch_visits_every_user_once(users):
+    draw = sampler(users=users)
+    assert draw.steps_per_epoch == 6 // users
+    orders = set()
+    for epoch in range(4):
+        steps = range(epoch * draw.steps_per_epoch, (epoch + 1) * draw.steps_per_epoch)
+        visited = np.concatenate([draw(step).user for step in steps])
+        assert sorted(visited) == [1, 2, 3, 4, 5, 6]
+        orders.add(tuple(visited))
+    assert len(orders) > 1
+
+
+def test_users_that_do_not_fill_the_last_step_wait():
+    draw = sampler(users=4)
+    assert draw.steps_per_epoch == 1
+    seen = {user for step in range(20) for user in draw(step).user}
+    assert seen == {1, 2, 3, 4, 5, 6}
+
+
+def test_every_stretch_of_a_long_sequence_is_shown():
+    draw = sampler(users=6)
+    stretches = set()
+    for step in range(40):
+        windows = draw(step)
+        stretches.add(tuple(items(windows, windows.first, windows.length)[
+            windows.user.tolist().index(1)
+        ]))
+    assert stretches == {(1, 2, 3), (2, 3, 4), (3, 4, 5)}
+
+
+def test_reversed_windows_run_backwards_and_what_lies_before_them_is_later_in_time():
+    draw = sampler(users=6, window=2, reverse=1.0)
+    seen = {}
+    for step in range(40):
+        windows = draw(step)
+        row = windows.user.tolist().index(1)
+        shown = items(windows, windows.first, windows.length)[row]
+        seen[tuple(shown)] = items(windows, np.zeros_like(windows.first), windows.first)[row]
+    assert seen == {(5, 4): [], (4, 3): [5], (3, 2): [5, 4], (2, 1): [5, 4, 3]}
+
+
+def test_a_share_of_the_windows_is_reversed():
+    draw = sampler(users=6, reverse=0.25)
+    share = np.mean([draw(step).is_reversed for step in range(300)])
+    assert 0.2 < share < 0.3
+
+
+def test_last_windows_end_with_the_latest_event():
+    user = np.array([1, 6, 0])
+    windows = last_windows(SEQS, user, 3)
+    assert items(windows, windows.first, windows.length) == [[3, 4, 5], [6, 1], []]
+    assert windows.length.tolist() == [3, 2, 0]

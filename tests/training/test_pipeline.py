@@ -1,0 +1,82 @@
+import pytest
+import torch
+from distributed.toy import Tower, Toy, batches, make, run
+from torch import Tensor
+from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from flm_torchrec.training.loop import train
+from flm_torchrec.training.pipeline import paused, train_pipeline
+from flm_torchrec.training.runtime import Runtime
+
+
+class Rebuilt(Tower):
+    """Makes its KJT in forward: TorchRec runs it, but not in the pipeline."""
+
+    def forward(self, features: KeyedJaggedTensor) -> Tensor:
+        again = KeyedJaggedTensor(
+            keys=["item"], values=features.values(), lengths=features.lengths()
+        )
+        return super().forward(again)
+
+
+@pytest.mark.filterwarnings("ignore:.*not pipelined")
+def test_a_table_that_is_not_pipelined_stops_training(alone: Runtime) -> None:
+    model = Toy()
+    model.items = Rebuilt(["item"], dropout=0.0)
+    with pytest.raises(
+        RuntimeError,
+        match=r"not pipelined: .*items.ebc; each EmbeddingBagCollection must be called",
+    ):
+        run(alone, *make(alone, model=model), steps=2)
+
+
+def test_every_batch_is_run_once_and_in_order(alone: Runtime) -> None:
+    seen: list[tuple[int, Tensor]] = []
+    dmp, optimizer = make(alone)
+    train(
+        train_pipeline(dmp, optimizer, alone.device),
+        batches(alone, 4, 9),
+        start=4,
+        steps=9,
+        on_step=lambda step, output: seen.append((step, output[1])),
+        seed=0,
+    )
+    assert [step for step, _ in seen] == [5, 6, 7, 8, 9]
+
+    dmp, optimizer = make(alone)
+    for (_, scores), batch in zip(seen, batches(alone, 4, 9), strict=True):
+        optimizer.zero_grad()
+        losses, (_, expected) = dmp(batch)
+        losses.sum().backward()
+        optimizer.step()
+        assert torch.equal(scores, expected)
+
+
+def train_with(alone: Runtime, *, evaluate: bool) -> tuple[list[float], dict[str, Tensor]]:
+    dmp, optimizer = make(alone, dropout=0.3)
+    pipeline = train_pipeline(dmp, optimizer, alone.device)
+    (held_out,) = batches(alone, 100, 101)
+    losses: list[float] = []
+
+    def on_step(step: int, output: tuple[Tensor, Tensor]) -> None:
+        losses.append(float(output[0].sum()))
+        if evaluate and step % 2:
+            check_evaluation(pipeline)
+
+    def check_evaluation(pipeline: TrainPipelineSparseDist) -> None:
+        with paused(pipeline) as model, torch.no_grad():
+            twice = [model(held_out)[1][1] for _ in range(2)]
+        assert torch.equal(*twice)
+        assert dmp.training
+
+    train(pipeline, batches(alone, 0, 8), start=0, steps=8, on_step=on_step, seed=1)
+    return losses, {name: value.detach().clone() for name, value in dmp.named_parameters()}
+
+
+def test_evaluating_between_steps_leaves_training_bit_equal(alone: Runtime) -> None:
+    losses, parameters = train_with(alone, evaluate=False)
+    same_losses, same_parameters = train_with(alone, evaluate=True)
+    assert losses == same_losses
+    for name, value in parameters.items():
+        assert torch.equal(value, same_parameters[name]), name

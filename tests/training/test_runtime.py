@@ -1,0 +1,49 @@
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+from distributed.pool import Ranks
+
+from flm_torchrec.errors import UserError
+from flm_torchrec.training.runtime import Runtime, all_gather, barrier, start
+
+
+def gathered(runtime: Runtime) -> list[list[int]]:
+    return all_gather(torch.tensor([[runtime.rank, 7], [runtime.rank, 8]])).tolist()
+
+
+def test_all_gather_concatenates_in_the_order_of_ranks(ranks: Ranks) -> None:
+    whole = [[0, 7], [0, 8], [1, 7], [1, 8]]
+    assert ranks.run(gathered) == [whole, whole]
+
+
+def test_one_process_gathers_nothing_and_waits_for_nobody() -> None:
+    tensor = torch.arange(3)
+    assert all_gather(tensor) is tensor
+    barrier()
+    with start():
+        assert all_gather(tensor) is tensor
+        barrier()
+
+
+def test_a_process_without_torchrun_is_a_job_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    for _ in range(2):
+        with start() as runtime:
+            assert (runtime.rank, runtime.world_size) == (0, 1)
+            assert dist.is_initialized()
+        assert not dist.is_initialized()
+
+
+def test_a_port_in_use_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", port)
+        monkeypatch.setenv("RANK", "0")
+        monkeypatch.setenv("WORLD_SIZE", "1")
+        with pytest.raises(UserError, match=port), start():
+            pass

@@ -1,0 +1,117 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from distributed.pool import Ranks
+from distributed.toy import DENSE_LR, SPARSE_LR, make, run
+
+from flm_torchrec.errors import UserError
+from flm_torchrec.training.optimizers import DenseOptimizer, scale_dense_lr
+from flm_torchrec.training.runtime import Runtime
+from flm_torchrec.training.sharding import describe_plan, list_optimizers
+
+TABLES = {
+    "users.ebc.embedding_bags.user.weight",
+    "users.ebc.embedding_bags.age.weight",
+    "items.ebc.embedding_bags.item.weight",
+}
+DENSE = {
+    "users.dense.0.weight",
+    "users.dense.0.bias",
+    "items.dense.0.weight",
+    "items.dense.0.bias",
+    "losses.bias",
+}
+
+
+def optimizers_of(runtime: Runtime, sharding: str) -> dict[str, tuple[str, float]]:
+    return list_optimizers(*make(runtime, sharding))
+
+
+@pytest.mark.parametrize(
+    ("sharding", "of_tables"),
+    [
+        ("table_wise", "fused exact_row_wise_adagrad"),
+        ("row_wise", "fused exact_row_wise_adagrad"),
+        ("data_parallel", "RowWiseAdagrad"),
+    ],
+)
+def test_every_parameter_has_exactly_one_optimizer(
+    sharding: str, of_tables: str, ranks: Ranks
+) -> None:
+    found, same = ranks.run(optimizers_of, sharding)
+    assert found == same
+    assert found.keys() == TABLES | DENSE
+    for name, (kind, lr) in found.items():
+        expected = (of_tables, SPARSE_LR) if name in TABLES else ("AdamW", DENSE_LR)
+        assert (kind, lr) == (expected[0], pytest.approx(expected[1])), name
+
+
+def test_a_parameter_without_an_optimizer_is_named(alone: Runtime) -> None:
+    dmp, optimizer = make(alone)
+    dense = next(part for _, part in optimizer.optimizers if isinstance(part, DenseOptimizer))
+    forgotten = dense.params["losses.bias"]
+    for group in dense.param_groups:
+        group["params"][:] = [p for p in group["params"] if p is not forgotten]
+    with pytest.raises(RuntimeError, match=r"losses\.bias has optimizers \[\]"):
+        list_optimizers(dmp, optimizer)
+
+
+def test_the_dense_learning_rate_leaves_that_of_the_tables(alone: Runtime) -> None:
+    dmp, optimizer = make(alone)
+    for factor in (0.5, 0.1, 1.0):
+        scale_dense_lr(optimizer, factor)
+        found = list_optimizers(dmp, optimizer)
+        assert {found[name][1] for name in DENSE} == {DENSE_LR * factor}
+        assert [found[name][1] for name in TABLES] == pytest.approx([SPARSE_LR] * len(TABLES))
+
+
+def test_auto_never_copies_a_table_to_every_rank(ranks: Ranks) -> None:
+    plan, same = ranks.run(plan_of, "auto")
+    assert plan == same
+    assert {entry["sharding_type"] for entry in plan} <= {"table_wise", "row_wise"}
+
+
+def plan_of(runtime: Runtime, default: str) -> list[dict[str, object]]:
+    return describe_plan(make(runtime, default)[0])
+
+
+def test_a_table_can_have_a_sharding_type_of_its_own(alone: Runtime) -> None:
+    dmp, _ = make(alone, "table_wise", constraints={"age": "row_wise"})
+    assert {entry["table"]: entry["sharding_type"] for entry in describe_plan(dmp)} == {
+        "user": "table_wise",
+        "age": "row_wise",
+        "item": "table_wise",
+    }
+
+
+@pytest.mark.parametrize(
+    ("attempt", "message"),
+    [
+        (lambda alone: make(alone, "diagonal"), "sharding.default: 'diagonal' is not one of auto"),
+        (lambda alone: make(alone, constraints={"age": "row"}), "sharding.age: 'row' is not one"),
+        (lambda alone: make(alone, constraints={"ago": "row_wise"}), "'ago' is not one of user"),
+        (lambda alone: make(alone, sparse_optimizer="adam"), "'adam' runs on CUDA only"),
+        (lambda alone: make(alone, sparse_optimizer="adami"), "'adami' is unknown; on cpu choose"),
+    ],
+)
+def test_what_cannot_be_sharded_is_told(
+    attempt: Callable[[Runtime], object], message: str, alone: Runtime
+) -> None:
+    with pytest.raises(UserError) as told:
+        attempt(alone)
+    assert message in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adagrad", "rowwise_adagrad"])
+def test_every_fused_optimizer_of_the_cpu_moves_the_rows_it_met(name: str, alone: Runtime) -> None:
+    dmp, optimizer = make(alone, sparse_optimizer=name)
+    before = {key: table.clone() for key, table in rows(dmp).items()}
+    run(alone, dmp, optimizer, steps=2)
+    for key, table in rows(dmp).items():
+        assert not torch.equal(table, before[key]), key
+
+
+def rows(dmp: torch.nn.Module) -> dict[str, torch.Tensor]:
+    state = dmp.state_dict()
+    return {name: state[name].local_shards()[0].tensor for name in TABLES}
