@@ -2,20 +2,23 @@
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import ParamSpec
+
+P = ParamSpec("P")
 
 
 class UserError(ValueError):
     """A mistake in what the user gave: the message names place, value and what is allowed."""
 
 
-def app(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
+def app(main: Callable[P, int]) -> Callable[P, int]:
     """Turn a `UserError` of an app's `main` into one line on stderr and exit code 2."""
 
     @functools.wraps(main)
-    def guarded(argv: Sequence[str] | None = None) -> int:
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
         try:
-            return main(argv)
+            return main(*args, **kwargs)
         except UserError as error:
             print(f"flm: error: {error}", file=sys.stderr)
             return 2

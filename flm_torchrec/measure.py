@@ -74,7 +74,7 @@ def label_metrics(
         label = torch.from_numpy(dataset.interactions.labels[name][edges])
         is_there = label.isfinite()
         label, prediction = label[is_there], prediction[is_there]
-        is_probability = bool(((prediction >= 0) & (prediction <= 1)).all())
+        is_probability = not bool(((prediction < 0) | (prediction > 1)).any())
         binary = (auc, log_loss) if is_probability else (auc,)
         kinds = (rmse, mae) if name in dataset.levels else binary
         metrics |= {f"{kind.__name__}_{name}": kind(prediction, label) for kind in kinds}

@@ -16,7 +16,16 @@ from flm_torchrec.data.dataset import (
 from flm_torchrec.data.schema import Schema
 
 # Item 7 has no text, and item 8 is met in the test only.
-TITLES = ("red car", "blue car", "red boat", "blue boat", "red plane", "blue plane", "", "old train")
+TITLES = (
+    "red car",
+    "blue car",
+    "red boat",
+    "blue boat",
+    "red plane",
+    "blue plane",
+    "",
+    "old train",
+)
 GENRES = ((), (1,), (1, 2), (2,), (), (3,), (1, 3), (2, 3), (1,))  # row 0 first
 
 # The items that each user met, with ratings, in order; of three and more the last is for the test

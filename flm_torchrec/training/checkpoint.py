@@ -176,7 +176,7 @@ def _read(path: Path, state: dict[str, Any]) -> None:
 
 def _first_cause(error: CheckpointException) -> str:
     rank, (cause, _) = min(error.failures.items())
-    return f"on rank {rank}: {cause!r}"
+    return f"on rank {rank}: {type(cause).__name__}: {cause}"
 
 
 def _put_in_place(aside: Path, target: Path) -> None:

@@ -2,18 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torchrec.distributed.train_pipeline import TrainPipeline
 
-Batch = TypeVar("Batch")
-
 
 def train(
-    pipeline: TrainPipeline[Batch, Any],
-    batches: Iterator[Batch],
+    pipeline: TrainPipeline[Any, Any],
+    batches: Iterator[Any],
     *,
     start: int,
     steps: int,

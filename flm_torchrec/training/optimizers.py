@@ -58,8 +58,8 @@ class ReadyOptimizer(KeyedOptimizerWrapper):
 
     def scale_lr(self, factor: float) -> None:
         """Set each group's learning rate to `factor` times the one it was made with."""
-        for group, lr in zip(self.param_groups, self._base_lr, strict=True):
-            group["lr"] = lr * factor  # type: ignore[index]
+        for group, lr in zip(self._optimizer.param_groups, self._base_lr, strict=True):
+            group["lr"] = lr * factor
 
     def _materialise(self) -> None:
         self.scale_lr(0.0)

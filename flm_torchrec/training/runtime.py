@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import HashStore
 
 from flm_torchrec.errors import UserError
 from flm_torchrec.training.compat import silence_others
@@ -53,7 +54,7 @@ def start() -> Iterator[Runtime]:
 def _join(backend: str) -> None:
     if "RANK" not in os.environ:
         # A store in memory takes no port, so any number of such runs live side by side.
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
         return
     try:
         dist.init_process_group(backend)

@@ -7,12 +7,13 @@ dmp, optimizer = shard(
 
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.optim import _apply_optimizer_in_backward as apply_in_backward
+from torch.distributed._shard.sharding_spec.api import EnumerableShardingSpec
+from torch.distributed.optim.apply_optimizer_in_backward import _apply_optimizer_in_backward
 from torchrec import EmbeddingBagCollection
 from torchrec.distributed import DistributedModelParallel
 from torchrec.distributed.comm import get_local_size
@@ -20,7 +21,13 @@ from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints
 from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
 from torchrec.distributed.planner.types import PlannerError
-from torchrec.distributed.types import ParameterSharding, ShardingPlan, ShardingType
+from torchrec.distributed.types import (
+    EmbeddingModuleShardingPlan,
+    ModuleSharder,
+    ParameterSharding,
+    ShardingPlan,
+    ShardingType,
+)
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer
 
 from flm_torchrec.errors import UserError
@@ -48,6 +55,10 @@ class Sharder(EmbeddingBagCollectionSharder):
         return list(SHARDING_TYPES)
 
 
+def _sharders() -> list[ModuleSharder[nn.Module]]:
+    return cast("list[ModuleSharder[nn.Module]]", [Sharder()])
+
+
 def shard(
     model: nn.Module,
     device: torch.device,
@@ -72,8 +83,8 @@ def shard(
     tables = {name: placement.sharding_type for name, placement in _placements(plan)}
     for name, parameter in model.named_parameters():
         if tables.get(name, DATA_PARALLEL) != DATA_PARALLEL:
-            apply_in_backward(optimizer_class, [parameter], settings)
-    dmp = DistributedModelParallel(model, device=device, plan=plan, sharders=[Sharder()])
+            _apply_optimizer_in_backward(optimizer_class, [parameter], settings)
+    dmp = DistributedModelParallel(model, device=device, plan=plan, sharders=_sharders())
     optimizers: list[KeyedOptimizer] = [dmp.fused_optimizer]
     named = dict(dmp.named_parameters())
     copied = {name: named[name] for name, kind in tables.items() if kind == DATA_PARALLEL}
@@ -93,9 +104,12 @@ def describe_plan(dmp: DistributedModelParallel) -> list[dict[str, Any]]:
     for name, placement in _placements(dmp.plan):
         shape = dict(dmp.named_parameters())[name].shape
         spec = placement.sharding_spec
-        if spec is not None:
-            shards = spec.shards  # type: ignore[attr-defined]
-            shape = [max(s.shard_offsets[d] + s.shard_sizes[d] for s in shards) for d in (0, 1)]
+        if isinstance(spec, EnumerableShardingSpec):
+            ends = [
+                [offset + size for offset, size in zip(s.shard_offsets, s.shard_sizes, strict=True)]
+                for s in spec.shards
+            ]
+            shape = [max(places) for places in zip(*ends, strict=True)]
         rows.append(
             {
                 "table": name.removesuffix(".weight").rpartition(".")[2],
@@ -147,21 +161,22 @@ def _trained(optimizer: KeyedOptimizer, path: str = "") -> Iterator[tuple[str, s
     for name, parameter in optimizer.params.items():
         for group in optimizer.param_groups:
             for _ in (p for p in group["params"] if p is parameter):
-                kind = (
-                    optimizer.name if isinstance(optimizer, ReadyOptimizer) else _fused(optimizer)
-                )
-                yield CombinedOptimizer.prepend_opt_key(name, path), kind, float(group["lr"])
+                key = CombinedOptimizer.prepend_opt_key(name, path)
+                yield key, _kind(optimizer), float(group["lr"])
 
 
-def _fused(optimizer: KeyedOptimizer) -> str:
-    module = getattr(optimizer, "_emb_module", None)
-    return f"fused {module.optimizer.value}" if module is not None else type(optimizer).__name__
+def _kind(optimizer: KeyedOptimizer) -> str:
+    if isinstance(optimizer, ReadyOptimizer):
+        return optimizer.name
+    module = getattr(optimizer, "_emb_module", None)  # of a fused optimizer, whatever its kernel
+    return type(optimizer).__name__ if module is None else f"fused {module.optimizer.value}"
 
 
 def _placements(plan: ShardingPlan) -> Iterator[tuple[str, ParameterSharding]]:
     """Parameter name and placement of every table."""
     for path, tables in plan.plan.items():
-        for table, placement in dict(tables).items():  # type: ignore[call-overload]
+        assert isinstance(tables, EmbeddingModuleShardingPlan)
+        for table, placement in tables.items():
             prefix = f"{path}." if path else ""
             yield f"{prefix}embedding_bags.{table}.weight", placement
 
@@ -197,7 +212,7 @@ def _plan(
     group = dist.GroupMember.WORLD
     assert group is not None
     try:
-        return planner.collective_plan(model, [Sharder()], group)
+        return planner.collective_plan(model, _sharders(), group)
     except PlannerError as error:
         raise UserError(f"no plan shards {kinds} over {dist.get_world_size()} ranks") from error
 

@@ -33,9 +33,7 @@ PADDED = windows([6, 4], [0, 1], [2, 3])
 
 def collator(dataset=DATASET, *, negatives=None, window=3, **more) -> Collator:
     every = AllItems(num_items=9)
-    return Collator(
-        dataset, SEQS, window=window, negatives=negatives or every, text=None, **more
-    )
+    return Collator(dataset, SEQS, window=window, negatives=negatives or every, text=None, **more)
 
 
 def popular(count: int = 5) -> PopularItems:
@@ -127,7 +125,11 @@ def test_an_edge_is_never_in_its_own_history():
         for step in range(10):
             batch = collator(negatives=negatives).step(draw, step)
             for user, place, item, weight in zip(
-                batch.edges.user, batch.edges.step, batch.edges.item, batch.edges.weight, strict=True
+                batch.edges.user,
+                batch.edges.step,
+                batch.edges.item,
+                batch.edges.weight,
+                strict=True,
             ):
                 history = batch.users.history[user]
                 if weight > 0:

@@ -30,9 +30,7 @@ def test_sequences_hold_the_earlier_parts_in_order():
 
 
 def test_events_of_the_same_time_keep_their_order():
-    interactions = replace(
-        DATASET.interactions, time=np.zeros_like(DATASET.interactions.time)
-    )
+    interactions = replace(DATASET.interactions, time=np.zeros_like(DATASET.interactions.time))
     assert (np.diff(sequences(interactions, before_part=3).events) == 1).all()
 
 
@@ -72,9 +70,9 @@ def test_every_stretch_of_a_long_sequence_is_shown():
     stretches = set()
     for step in range(40):
         windows = draw(step)
-        stretches.add(tuple(items(windows, windows.first, windows.length)[
-            windows.user.tolist().index(1)
-        ]))
+        stretches.add(
+            tuple(items(windows, windows.first, windows.length)[windows.user.tolist().index(1)])
+        )
     assert stretches == {(1, 2, 3), (2, 3, 4), (3, 4, 5)}
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -38,7 +39,8 @@ class Ranks:
         if not self._workers:
             self._start()
         for _, pipe in self._workers:
-            pipe.send((function, args))
+            with suppress(BrokenPipeError):  # of a worker that died: it has no reply either
+                pipe.send((function, args))
         replies = self._replies()
         failed = [rank for rank, reply in enumerate(replies) if reply is None or not reply[0]]
         if not failed:
@@ -79,7 +81,7 @@ class Ranks:
                 rank = pending.pop(pipe)
                 try:
                     replies[rank] = pipe.recv()
-                except EOFError:
+                except (EOFError, ConnectionResetError):
                     replies[rank] = None
                 reply = replies[rank]
                 if reply is None or not reply[0]:
@@ -101,7 +103,7 @@ def _work(pipe: Connection, rank: int, port: int) -> None:
     }
     from flm_torchrec.training.runtime import start
 
-    with start(timeout_s=60.0) as runtime:
+    with start() as runtime:
         while True:
             try:
                 function, args = pipe.recv()

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from distributed.pool import Ranks
-from distributed.toy import make, run
+from distributed.toy import EDGES, Tower, bags, make, run
 from distributed.whole import whole_state
 
 from flm_torchrec.training import checkpoint
-from flm_torchrec.training.runtime import Runtime
+from flm_torchrec.training.runtime import Runtime, all_gather
 from flm_torchrec.training.sharding import describe_plan
 
 STEPS = 20
@@ -55,6 +56,29 @@ def test_two_ranks_train_as_one_rank_does(
     assert first[1] == second[1]
     assert_close(first[1], state)
     assert {entry["sharding_type"] for entry in first[2]} == {sharding}
+
+
+def three_tables(runtime: Runtime, folder: Path) -> tuple[list[list[float]], list[int]]:
+    """-> what one collection of three tables makes of the users' side; the tables' ranks."""
+    dmp, optimizer = make(runtime, "table_wise", model=Tower(["user", "age", "item"], dropout=0.0))
+    if runtime.world_size == 1:
+        checkpoint.save(folder, 0, dmp, optimizer, keep=1, meta={})
+    else:
+        checkpoint.load(folder / "step-00000000", dmp, optimizer)
+    each = EDGES // runtime.world_size
+    ours = slice(runtime.rank * each, (runtime.rank + 1) * each)
+    features = bags(["user", "age", "item"], torch.Generator().manual_seed(5), ours)
+    made = all_gather(dmp(features).detach())
+    return made.tolist(), [rank for entry in describe_plan(dmp) for rank in entry["ranks"]]
+
+
+def test_three_table_wise_tables_read_by_key_are_the_same_on_two_ranks(
+    alone: Runtime, ranks: Ranks, tmp_path: Path
+) -> None:
+    expected, _ = three_tables(alone, tmp_path)
+    for made, places in ranks.run(three_tables, tmp_path):
+        assert sorted(set(places)) == [0, 1]
+        assert flat(made) == pytest.approx(flat(expected), rel=1e-5, abs=1e-6)
 
 
 def test_table_wise_puts_tables_on_both_ranks(ranks: Ranks) -> None:

@@ -4,11 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
-from flm_torchrec.data.batch import TensorBatch
-from flm_torchrec.training.loop import train
-from flm_torchrec.training.pipeline import train_pipeline
-from flm_torchrec.training.runtime import Runtime, all_gather
-from flm_torchrec.training.sharding import shard
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchrec.distributed.model_parallel import DistributedModelParallel
@@ -16,6 +11,12 @@ from torchrec.modules.embedding_configs import EmbeddingBagConfig
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.optim.keyed import CombinedOptimizer
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from flm_torchrec.data.batch import TensorBatch
+from flm_torchrec.training.loop import train
+from flm_torchrec.training.pipeline import train_pipeline
+from flm_torchrec.training.runtime import Runtime, all_gather
+from flm_torchrec.training.sharding import shard
 
 ROWS = {"user": 40, "age": 8, "item": 30}
 DIM = 8

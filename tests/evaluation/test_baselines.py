@@ -115,12 +115,12 @@ def test_a_user_without_history_has_equal_scores():
 
 
 def test_more_users_than_one_block_holds_are_all_counted():
-    # 3000 users met item 1, every other one item 2 as well.
-    rows = [[1, 2] if row % 2 else [1] for row in range(3000)]
+    # 3000 users met item 1, the first half of them item 2 as well.
+    rows = [[1, 2] if row < 1500 else [1] for row in range(3000)]
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
     lists = ItemLists(values=np.concatenate(rows), offsets=offsets)
     assert popularity(lists, num_items=3)(np.array([0])).tolist() == [[0, 3000, 1500]]
-    scores = item_knn(lists, lists, num_items=3)(np.array([0]))
+    scores = item_knn(lists, lists, num_items=3)(np.array([2999]))
     assert scores[0].tolist() == pytest.approx([0, 0, 0.5**0.5])
 
 

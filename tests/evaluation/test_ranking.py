@@ -101,6 +101,12 @@ def test_equal_scores_rank_the_lower_row_first():
     assert top_items(scores, 3).tolist() == [[4, 1, 2], [0, 1, 2]]
 
 
+def test_the_lower_row_comes_first_in_a_long_list_of_ties_too():
+    scores = torch.randint(3, (4, 2000), generator=torch.Generator().manual_seed(0)).float()
+    expected = np.argsort(-scores.numpy(), axis=1, kind="stable")[:, :1000]
+    np.testing.assert_array_equal(top_items(scores, 1000), expected)
+
+
 def test_a_user_who_has_seen_nearly_everything_gets_a_short_list():
     seen = [i for i in range(1, NUM_ITEMS) if i not in (6, 9)]
     task = RankingTask(users=np.array([3]), seen=lists(seen), targets=lists([9]))

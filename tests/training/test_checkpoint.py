@@ -132,10 +132,12 @@ def test_missing_and_unexpected_entries_are_named_and_nothing_is_loaded(
     model.users.dense[0] = nn.Linear(16, 8, bias=False)
     model.users.extra = nn.Parameter(torch.zeros(2))
     dmp, optimizer = make(alone, model=model)
+    before = whole_state(dmp, optimizer)
     with pytest.raises(UserError) as told:
         checkpoint.load(path, dmp, optimizer)
-    assert "lacks 1 entries of the model, first model.users.extra" in str(told.value)
-    assert "first model.users.dense.0.bias" in str(told.value)
+    assert whole_state(dmp, optimizer) == before
+    assert "lacks 4 entries of the model, first model.users.extra" in str(told.value)
+    assert "holds 4 that the model lacks, first model.users.dense.0.bias" in str(told.value)
 
 
 def test_another_shape_is_named(

@@ -84,7 +84,9 @@ def test_attention_of_one_head_by_hand():
         attention.distance_bias.copy_(torch.tensor([[0.0, -0.5]]))
     out = attention(torch.tensor([[[1.0], [2.0]]]))
     weight = torch.tensor([2.0 * 1.0 - 0.5, 2.0 * 2.0]).softmax(0)
-    torch.testing.assert_close(out.flatten(), torch.stack([torch.tensor(1.0), weight[0] + 2 * weight[1]]))
+    torch.testing.assert_close(
+        out.flatten(), torch.stack([torch.tensor(1.0), weight[0] + 2 * weight[1]])
+    )
 
 
 def test_dropout_is_off_in_evaluation_and_on_in_training():

@@ -27,7 +27,10 @@ def table(made: SparseView, name: str) -> torch.Tensor:
 def test_tables_are_named_by_entity_and_feature_and_take_no_memory_yet():
     ebc = embedding_bags("items", SIZES, dim=8)
     configs = ebc.embedding_bag_configs()
-    assert [(c.name, c.num_embeddings) for c in configs] == [("items_item_id", 9), ("items_genres", 4)]
+    assert [(c.name, c.num_embeddings) for c in configs] == [
+        ("items_item_id", 9),
+        ("items_genres", 4),
+    ]
     assert {parameter.device.type for parameter in ebc.parameters()} == {"meta"}
 
 

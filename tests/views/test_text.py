@@ -100,6 +100,8 @@ def test_another_architecture_has_its_last_layers_too():
     view = TextView(DistilBertModel(sizes), hidden=16, dim=8)
     freeze(view.encoder, "last_n", last=1)
     assert trained(view) == {
-        name for name, _ in view.encoder.named_parameters() if name.startswith("transformer.layer.2.")
+        name
+        for name, _ in view.encoder.named_parameters()
+        if name.startswith("transformer.layer.2.")
     }
     assert view.encode(TOKENS, ATTENTION).shape == (2, 16)

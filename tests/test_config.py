@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import pytest
+
+from flm_torchrec.config import RunConfig
+from flm_torchrec.errors import UserError
+from flm_torchrec.typed_yaml import load_yaml
+
+RUN = "data: {path: x}\ntasks: {rank: {}}\ntrain: {steps: 3}\n"
+
+
+def yaml(folder: Path, text: str, *overrides: str) -> RunConfig:
+    file = folder / "run.yaml"
+    file.write_text(text)
+    return load_yaml(file, RunConfig, overrides)
+
+
+def test_a_config_of_a_few_lines_gets_defaults(tmp_path):
+    config = yaml(tmp_path, RUN)
+    assert config.tasks.rank is not None
+    assert (config.tasks.align, config.tasks.mlm, config.tasks.heads) == (None, None, None)
+    assert config.views.text is None
+    assert config.sharding == {"default": "auto"}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("tasks.align={}", r"tasks\.align needs views\.text"),
+        ("tasks.mlm={}", r"tasks\.mlm needs views\.text"),
+        ("tasks={}", r"no task is on"),
+        ("views.width=6", r"width: 6 must be a multiple of 4"),
+        ("views.history.heads=3", r"history\.heads: 3"),
+        ("views.text={encoder: x, mode: full}", r"mode: full needs rows above 0, got rows: 0"),
+        ("views.text={encoder: x, rows: 2}", r"mode: frozen needs rows: 0, got rows: 2"),
+        ("data.reverse=1.5", r"data\.reverse"),
+        ("data.negatives=0", r"data\.negatives"),
+        ("data.negatives=some", r"data\.negatives"),
+        ("train.seed=-1", r"train\.seed"),
+        ("views.fusion=sum", r"views\.fusion"),
+    ],
+)
+def test_a_config_that_cannot_be_is_the_users_mistake(tmp_path, override, message):
+    with pytest.raises(UserError, match=message):
+        yaml(tmp_path, RUN, override)

@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+import tiny
+import tiny_model
+import torch
+
+from flm_torchrec.data.sampling import last_windows, sequences
+from flm_torchrec.retrieval import Retrieval, evaluating
+
+DATASET = tiny.dataset()
+SEQS = sequences(DATASET.interactions, before_part=2)
+EVERYONE = np.array([1, 2, 3, 4, 5, 6])
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", params=["all", 5], ids=["all", "sampled"])
+def parts(encoder_folder, request) -> tiny_model.Parts:
+    config = tiny_model.config(
+        data={"negatives": request.param},
+        views={"view_dropout": 0.5, "history": {"layers": 1, "dropout": 0.5}},
+        text={"encoder": str(encoder_folder)},
+        tasks={"rank": {}, "heads": {}},
+    )
+    return tiny_model.parts(config, DATASET)
+
+
+def retrieval(parts, *, rank=0, world_size=1, gather=lambda tensor: tensor, **more) -> Retrieval:
+    return Retrieval(
+        parts.model,
+        parts.collator,
+        device=CPU,
+        rank=rank,
+        world_size=world_size,
+        gather=gather,
+        **more,
+    )
+
+
+def forward(parts, seqs):
+    """Views of everyone's latest window, as training sees them, over the whole catalogue."""
+    every = tiny_model.parts(
+        tiny_model.config(
+            text={"encoder": parts.config.views.text.encoder}, tasks={"rank": {}, "heads": {}}
+        ),
+        DATASET,
+    ).collator
+    every.seqs = seqs
+    batch = every.batch(last_windows(seqs, EVERYONE, 4), rng_key=(0,))
+    with evaluating(parts.model):
+        views = parts.model.flm(batch)
+    return batch, views, views.users.states[torch.arange(6), batch.users.num_events]
+
+
+def test_scores_are_the_last_state_times_the_items(parts):
+    _, views, last = forward(parts, SEQS)
+    made = retrieval(parts)
+    torch.testing.assert_close(made.items, views.items.row)
+    torch.testing.assert_close(made.scores(EVERYONE, SEQS), last @ views.items.row.T)
+
+
+def test_scores_follow_the_events_that_are_known_by_then(parts):
+    earlier = sequences(DATASET.interactions, before_part=1)
+    made = retrieval(parts)
+    difference = (made.scores(EVERYONE, earlier) - made.scores(EVERYONE, SEQS)).abs().amax(1)
+    assert (difference[:5] > 1e-4).all()
+    assert difference[5] == 0  # user 6 has training events only
+
+
+def test_a_user_may_be_anywhere_among_the_others_or_alone(parts):
+    made = retrieval(parts)
+    together = made.scores(EVERYONE, SEQS)
+    mixed = np.array([4, 0, 1, 4])
+    torch.testing.assert_close(made.scores(mixed, SEQS)[[0, 2, 3]], together[[3, 0, 3]])
+    assert made.scores(mixed, SEQS).isfinite().all()  # row 0 is the unknown user
+
+
+def test_predictions_are_those_of_the_heads(parts):
+    _, views, last = forward(parts, SEQS)
+    item = np.array([7, 5, 8, 2, 1, 3])
+    with evaluating(parts.model):
+        expected = parts.model.objective.tasks["heads"].predict(
+            last,
+            views.items.row[item],
+            torch.cat([views.users.features, views.items.features[item]], dim=1),
+        )
+    found = retrieval(parts).predict(EVERYONE, item, SEQS)
+    assert list(found) == ["like", "rating"]
+    for name in found:
+        torch.testing.assert_close(found[name], expected[name])
+
+
+@pytest.mark.parametrize("block", [1, 2, 4, 100])
+def test_items_are_the_same_in_blocks_of_any_size(parts, block):
+    whole, made = retrieval(parts), retrieval(parts, block=block)
+    torch.testing.assert_close(made.items, whole.items)
+    torch.testing.assert_close(made.item_features, whole.item_features)
+
+
+@pytest.mark.parametrize("block", [2, 100])
+def test_two_ranks_encode_a_half_each(parts, block):
+    of_rank_1: list[torch.Tensor] = []
+    retrieval(
+        parts,
+        rank=1,
+        world_size=2,
+        block=block,
+        gather=lambda tensor: of_rank_1.append(tensor) or tensor,
+    )
+    calls = iter(of_rank_1)
+    both = retrieval(
+        parts, world_size=2, block=block, gather=lambda tensor: torch.cat([tensor, next(calls)])
+    )
+    torch.testing.assert_close(both.items, retrieval(parts).items)
+    torch.testing.assert_close(both.item_features, retrieval(parts).item_features)
+    assert next(calls, None) is None
+
+
+def test_the_models_mode_is_left_as_it_was_and_no_gradient_is_kept(parts):
+    for was_training in (True, False):
+        parts.model.train(was_training)
+        scores = retrieval(parts).scores(EVERYONE, SEQS)
+        assert parts.model.training is was_training
+        assert all(module.training is was_training for module in parts.model.modules())
+        assert not scores.requires_grad
+
+
+def test_evaluating_restores_the_mode_after_an_error(parts):
+    parts.model.train()
+    with pytest.raises(KeyError), evaluating(parts.model):
+        assert not parts.model.training
+        raise KeyError
+    assert parts.model.training
