@@ -125,8 +125,12 @@ def test_the_models_mode_is_left_as_it_was_and_no_gradient_is_kept(parts):
 
 
 def test_evaluating_restores_the_mode_after_an_error(parts):
+    def fail() -> None:
+        with evaluating(parts.model):
+            assert not parts.model.training
+            raise KeyError
+
     parts.model.train()
-    with pytest.raises(KeyError), evaluating(parts.model):
-        assert not parts.model.training
-        raise KeyError
+    with pytest.raises(KeyError):
+        fail()
     assert parts.model.training

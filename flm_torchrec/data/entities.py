@@ -12,6 +12,15 @@ from flm_torchrec.data.schema import EntitySchema, Feature, template_parts
 from flm_torchrec.data.tables import Table
 from flm_torchrec.data.vocabulary import Buckets, Vocabulary
 
+_GAP = "\x00"  # stands for a missing value until the text is tidied
+# A gap takes along the brackets around it, at the start of a text the separators behind it, and
+# elsewhere those before it.
+_TIDY = (
+    (r"[(\[]\s*\x00\s*[)\]]", _GAP),
+    (r"^(\s*\x00[\s,;:.|/-]*)+", ""),
+    (r"[\s,;:|/-]*\x00", ""),
+)
+
 
 def entity_ids(table: Table, name: str) -> pa.Array:
     """(n,) the ids of a catalogue, each of them once."""
@@ -62,7 +71,7 @@ def _column(table: Table, name: str, feature: Feature, is_trained: NDArray[np.bo
 
 
 def _rendered(table: Table, template: str, features: Mapping[str, Feature]) -> list[str]:
-    """(n,) the template filled in; a missing value is "", and with all of them missing the text."""
+    """(n,) the template filled in; missing values leave no litter, and a text of none is ""."""
     parts, is_known = [], pa.array(np.zeros(table.num_rows, bool))
     for literal, column in template_parts(template):
         parts.append(pa.scalar(literal, pa.large_string()))
@@ -72,8 +81,13 @@ def _rendered(table: Table, template: str, features: Mapping[str, Feature]) -> l
             feature = features.get(column)
             if feature is not None and feature.separator is not None:
                 values = pc.replace_substring(values, feature.separator, ", ")
-            parts.append(pc.fill_null(values, ""))
+            parts.append(pc.fill_null(values, _GAP))
     joined = pc.binary_join_element_wise(*parts, pa.scalar("", pa.large_string()))
+    has_gap = pc.match_substring(joined, _GAP)
+    tidy = joined
+    for pattern, replacement in _TIDY:
+        tidy = pc.replace_substring_regex(tidy, pattern, replacement)
+    joined = pc.if_else(has_gap, pc.utf8_trim_whitespace(tidy), joined)
     return pc.if_else(is_known, joined, "").to_pylist()
 
 

@@ -62,10 +62,16 @@ def test_text_is_the_template_filled_in(small):
     assert small.items.text["title"][1:5] == [
         "One (1990). a, b",
         "Two (2000). b",
-        "Three (). c",
-        "Four, The (2010). ",
+        "Three. c",
+        "Four, The (2010).",
     ]
     assert small.users.titles[1:] == ["u1", "u2", "u3", "u4"]
+
+
+def test_missing_values_leave_no_litter_in_a_text(tmp_path):
+    template = ("{title} ({year}). {genres}", "{genres}: {title} [{year}], {genres}")
+    data = prepare(write_folder(tmp_path, {"schema.yaml": template}))
+    assert data.items.text["title"][3:5] == ["c: Three, c", "Four, The [2010]"]
 
 
 def test_interactions_are_sorted_by_user_time_and_source_row(small):

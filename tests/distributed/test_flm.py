@@ -55,6 +55,7 @@ def losses_of(assembly: Assembly, *, lacking: str = "") -> list[list[float]]:
         on_step=lambda _, output: losses.append(output.losses.tolist()),
         seed=0,
     )
+    pipeline.detach()
     return losses
 
 

@@ -74,7 +74,7 @@ def test_elsewhere_than_on_a_terminal_lines_are_few(
     lines = capsys.readouterr().out.splitlines()
     assert 1 <= len(lines) <= 2
     assert lines[-1].startswith("step 100/100  loss 1.5000  ")
-    assert lines[-1].endswith("  0:00 left")
+    assert lines[-1].endswith(":00 left")
 
 
 def test_on_a_terminal_one_line_is_rewritten(

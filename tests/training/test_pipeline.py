@@ -20,7 +20,6 @@ class Rebuilt(Tower):
         return super().forward(again)
 
 
-@pytest.mark.filterwarnings("ignore:.*not pipelined")
 def test_a_table_that_is_not_pipelined_stops_training(alone: Runtime) -> None:
     model = Toy()
     model.items = Rebuilt(["item"], dropout=0.0)

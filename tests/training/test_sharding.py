@@ -3,7 +3,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from distributed.pool import Ranks
-from distributed.toy import DENSE_LR, SPARSE_LR, make, run
+from distributed.toy import DENSE_LR, ROWS, SPARSE_LR, make, run
 
 from flm_torchrec.errors import UserError
 from flm_torchrec.training.optimizers import DenseOptimizer, scale_dense_lr
@@ -115,3 +115,20 @@ def test_every_fused_optimizer_of_the_cpu_moves_the_rows_it_met(name: str, alone
 def rows(dmp: torch.nn.Module) -> dict[str, torch.Tensor]:
     state = dmp.state_dict()
     return {name: state[name].local_shards()[0].tensor for name in TABLES}
+
+
+def too_large(runtime: Runtime) -> str:
+    ROWS["item"] = 10**13
+    try:
+        make(runtime, "row_wise")
+    except UserError as error:
+        return str(error)
+    finally:
+        ROWS["item"] = 30
+    return ""
+
+
+def test_tables_that_fit_nowhere_are_told_by_every_rank(alone: Runtime, ranks: Ranks) -> None:
+    assert "no plan shards" in too_large(alone)
+    for told in ranks.run(too_large):
+        assert "no plan shards" in told

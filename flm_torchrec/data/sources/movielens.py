@@ -12,37 +12,44 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from flm_torchrec.data.compute import pc
+from flm_torchrec.data.schema import EntitySchema, Feature, InteractionSchema, Label, Schema
 from flm_torchrec.errors import UserError
 from flm_torchrec.files import atomic_folder
+from flm_torchrec.typed_yaml import dump_yaml
 
 WHEEL = "recbole-1.2.1-py3-none-any.whl"
 WHEEL_SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"
 _FOLDER_IN_WHEEL = "recbole/dataset_example/ml-100k"
 _KINDS = ("user", "item", "inter")
 
-_SCHEMA = """\
-users:
-  id: user_id
-  features:
-    age: {kind: numeric, buckets: 8}
-    gender: categorical
-    occupation: categorical
-items:
-  id: item_id
-  features:
-    year: {kind: numeric, buckets: 10}
-    genres: {kind: multi, separator: "|"}
-  text:
-    title: "{title} ({year}). {genres}"
-interactions:
-  user: user_id
-  item: item_id
-  time: timestamp
-  labels:
-    like: {kind: binary, value: "rating >= 4"}
-    rating: {kind: ordinal}
-  repeats: false
-"""
+SCHEMA = Schema(
+    users=EntitySchema(
+        id="user_id",
+        features={
+            "age": Feature(kind="numeric", buckets=8),
+            "gender": Feature(kind="categorical"),
+            "occupation": Feature(kind="categorical"),
+        },
+    ),
+    items=EntitySchema(
+        id="item_id",
+        features={
+            "year": Feature(kind="numeric", buckets=10),
+            "genres": Feature(kind="multi", separator="|"),
+        },
+        text={"title": "{title} ({year}). {genres}"},
+    ),
+    interactions=InteractionSchema(
+        user="user_id",
+        item="item_id",
+        time="timestamp",
+        labels={
+            "like": Label(kind="binary", value="rating >= 4"),
+            "rating": Label(kind="ordinal"),
+        },
+        repeats=False,
+    ),
+)
 
 
 def _sha256(path: Path) -> str:
@@ -149,4 +156,4 @@ def fetch_movielens_100k(out: Path | str, source: Path | str | None = None) -> N
     with atomic_folder(out) as folder:
         for name, table in tables.items():
             parquet.write_table(table, folder / f"{name}.parquet")
-        (folder / "schema.yaml").write_text(_SCHEMA, encoding="utf-8")
+        dump_yaml(SCHEMA, folder / "schema.yaml")
