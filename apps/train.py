@@ -80,11 +80,9 @@ def told(assembly: Assembly, losses: Sequence[Tensor], output: StepOutput) -> di
     mean = all_gather(torch.stack(list(losses)).mean(0)[None]).mean(0).tolist()
     by_task = zip(assembly.model.objective.names, mean, strict=True)
     weights = zip(assembly.model.flm.view_names, output.view_weights.tolist(), strict=True)
-    return (
-        {"loss": sum(mean)}
-        | {f"loss/{name}": value for name, value in by_task}
-        | {f"fusion/{name}": weight for name, weight in weights}
-    )
+    return {f"loss/{name}": value for name, value in by_task} | {
+        f"fusion/{name}": weight for name, weight in weights
+    }
 
 
 def run_training(assembly: Assembly, run: Path, *, resume: bool) -> dict[str, Any]:

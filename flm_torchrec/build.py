@@ -198,6 +198,11 @@ def build_objective(config: RunConfig, dataset: Dataset, encoder: TextEncoder | 
         tasks["mlm"] = MaskedLM(hidden=encoder.hidden, vocabulary=encoder.vocabulary)
         weights["mlm"] = config.tasks.mlm.weight
     if config.tasks.heads is not None:
+        taken = sorted({*tasks, "heads"} & set(dataset.interactions.labels))
+        if taken:
+            raise UserError(
+                f"interactions.labels.{taken[0]}: a task is called so; allowed: another name"
+            )
         tasks["heads"] = build_heads(config, dataset)
         weights |= {"heads": config.tasks.heads.weight, **config.tasks.heads.weights}
     return Objective(tasks, weights)
@@ -290,4 +295,5 @@ def dense_optimizer(
             for (lr, decay), parameters in groups.items()
         ],
         betas=(0.9, 0.98),
+        fused=True,
     )

@@ -13,6 +13,7 @@ from flm_torchrec.build import (
     build_flm,
     build_heads,
     build_negatives,
+    build_objective,
     dense_optimizer,
     load_encoder,
     masked_pool,
@@ -276,3 +277,11 @@ def test_the_text_encoder_has_its_own_rate_and_vectors_do_not_decay(encoder_fold
     for name, parameter in named:
         rate = 5e-5 if name.startswith("flm.text_view.encoder.") else 2e-3
         assert found[id(parameter)] == (rate, 0.01 if parameter.ndim > 1 else 0.0), name
+
+
+def test_a_label_with_the_name_of_a_task_is_refused() -> None:
+    met = tiny.dataset()
+    labels = {"rank": met.interactions.labels["like"]}
+    clashing = replace(met, interactions=replace(met.interactions, labels=labels))
+    with pytest.raises(UserError, match=r"labels\.rank: a task is called so"):
+        build_objective(tiny_model.config(tasks={"rank": {}, "heads": {}}), clashing, None)

@@ -7,12 +7,13 @@ Example:
 
 import re
 from string import Formatter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from flm_torchrec.typed_yaml import Strict
 
+T = TypeVar("T")
 _COMPARISON = re.compile(
     r"\s*(?P<column>[^<>=!]+?)\s*(?P<operator>>=|<=|==|!=|>|<)\s*(?P<number>\S+)\s*"
 )
@@ -53,6 +54,11 @@ class EntitySchema(Strict):
             if not any(column for _, column in template_parts(template)):
                 raise ValueError(f"the template of '{name}' names no {{column}}")
         return text
+
+    @field_validator("features")
+    @classmethod
+    def _features_can_be_modules(cls, features: dict[str, Feature]) -> dict[str, Feature]:
+        return _without_dots(features)
 
     @model_validator(mode="after")
     def _id_is_no_feature(self) -> "EntitySchema":
@@ -103,6 +109,19 @@ class InteractionSchema(Strict):
     time: str
     labels: dict[str, Label] = {}
     repeats: bool = True  # False: a user never meets an item twice
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_can_be_modules(cls, labels: dict[str, Label]) -> dict[str, Label]:
+        return _without_dots(labels)
+
+
+def _without_dots(named: dict[str, T]) -> dict[str, T]:
+    # The names become those of torch modules.
+    for name in named:
+        if "." in name:
+            raise ValueError(f"the name '{name}' holds a '.'; allowed: names without one")
+    return named
 
 
 class Schema(Strict):

@@ -53,7 +53,9 @@ class OrdinalHead(Head):
     def __init__(self, width: int, levels: Sequence[float], counts: Sequence[float]) -> None:
         super().__init__()
         self.score = nn.Linear(width, 1, bias=False)
-        self.register_buffer("levels", torch.tensor(levels, dtype=torch.float32))
+        # Of the data, not learned: a checkpoint of other data must not bring its own.
+        levels_tensor = torch.tensor(levels, dtype=torch.float32)
+        self.register_buffer("levels", levels_tensor, persistent=False)
         share = torch.tensor(counts, dtype=torch.float32)
         above = (1 - share.cumsum(0) / share.sum())[:-1].clamp(1e-4, 1 - 1e-4)
         start = -above.logit()

@@ -1,6 +1,7 @@
-"""What a run tells while it trains: log.jsonl, TensorBoard events and a line of progress."""
+"""What a run tells while it trains: log.jsonl, TensorBoard events and progress."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from flm_torchrec.files import atomic_file
 
-# Seconds between two lines of progress: on a terminal the line is rewritten in place.
+# Seconds between two tellings of the progress: on a terminal its line is rewritten in place.
 _LIVE, _PLAIN = 0.2, 5.0
 
 
@@ -18,11 +19,10 @@ class RunLog:
     """Writes on rank 0 only; the other ranks may call it and nothing happens.
 
     `start` is the step that training goes on from: what an earlier attempt logged after it is
-    dropped, so every step stands in log.jsonl once.
+    dropped, so every step stands in log.jsonl once. 0 begins the log anew.
     """
 
     def __init__(self, folder: Path | str, rank: int, steps: int, start: int = 0) -> None:
-        self._steps = steps
         self._writes = rank == 0
         if not self._writes:
             return
@@ -31,41 +31,65 @@ class RunLog:
         _keep_until(folder / "log.jsonl", start)
         self._file = (folder / "log.jsonl").open("a", buffering=1, encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
-        self._live = sys.stdout.isatty()
-        self._began = self._printed = time.monotonic()
-        self._start = start
+        self._progress = _Progress(start, steps)
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
-        """Log the values of `step`; the one called "loss" is shown in the progress."""
+        """Log the values of `step`; the sum of those named "loss/..." is shown in the progress.
+
+        Values without a loss, such as a validation's, get a line of their own.
+        """
         if not self._writes:
             return
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
-        now = time.monotonic()
-        if now - self._printed >= (_LIVE if self._live else _PLAIN) or step == self._steps:
-            self._printed = now
-            self._show(self._progress(step, values, now - self._began), last=step == self._steps)
+        losses = [value for name, value in values.items() if name.startswith("loss/")]
+        if losses:
+            self._progress.update(step, sum(losses))
+        else:
+            told = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+            self._progress.tell(f"step {step}  {told}")
 
     def close(self) -> None:
+        """Finish the files and the line of progress."""
         if self._writes:
+            self._progress.end_line()
             self._file.close()
             self._board.close()
 
-    def _progress(self, step: int, values: Mapping[str, float], seconds: float) -> str:
-        rate = (step - self._start) / max(seconds, 1e-9)
-        left = int((self._steps - step) / max(rate, 1e-9))
-        loss = f"loss {values['loss']:.4f}  " if "loss" in values else ""
-        return (
-            f"step {step}/{self._steps}  {loss}{rate:.1f} steps/s  "
-            f"{left // 60}:{left % 60:02d} left"
-        )
 
-    def _show(self, line: str, *, last: bool) -> None:
-        if self._live:
-            print(f"\r\033[K{line}", end="\n" if last else "", flush=True)
+class _Progress:
+    def __init__(self, start: int, steps: int) -> None:
+        self._start, self._steps = start, steps
+        self._is_live = sys.stdout.isatty()
+        self._line_is_open = False
+        self._began, self._told = time.monotonic(), -math.inf
+
+    def update(self, step: int, loss: float) -> None:
+        now = time.monotonic()
+        if now - self._told < (_LIVE if self._is_live else _PLAIN) and step < self._steps:
+            return
+        self._told = now
+        rate = (step - self._start) / max(now - self._began, 1e-9)
+        left = round((self._steps - step) / max(rate, 1e-9))
+        line = (
+            f"step {step}/{self._steps}  loss {loss:.4f}  {rate:.1f} steps/s  "
+            f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+        )
+        if self._is_live:
+            print(f"\r\033[K{line}", end="", flush=True)
+            self._line_is_open = True
         else:
             print(line, flush=True)
+
+    def tell(self, line: str) -> None:
+        self.end_line()
+        print(line, flush=True)
+
+    def end_line(self) -> None:
+        if self._line_is_open:
+            print(flush=True)
+            self._line_is_open = False
 
 
 def _keep_until(path: Path, step: int) -> None:
@@ -73,5 +97,6 @@ def _keep_until(path: Path, step: int) -> None:
     if not path.exists():
         return
     lines = [line for line in path.read_text("utf-8").splitlines(keepends=True) if "\n" in line]
+    kept = [line for line in lines if step and json.loads(line)["step"] <= step]
     with atomic_file(path) as temporary:
-        temporary.write_text("".join(x for x in lines if json.loads(x)["step"] <= step), "utf-8")
+        temporary.write_text("".join(kept), "utf-8")

@@ -209,12 +209,18 @@ def _plan(
         },
         debug=False,
     )
-    group = dist.GroupMember.WORLD
-    assert group is not None
-    try:
-        return planner.collective_plan(model, _sharders(), group)
-    except PlannerError as error:
-        raise UserError(f"no plan shards {kinds} over {dist.get_world_size()} ranks") from error
+    # Planned here once, and told to all: with collective_plan the others would wait for a plan
+    # that rank 0 failed to make.
+    planned: list[ShardingPlan | str | None] = [None]
+    if dist.get_rank() == 0:
+        try:
+            planned[0] = planner.plan(model, _sharders())
+        except PlannerError as error:
+            planned[0] = str(error).strip().splitlines()[0]
+    dist.broadcast_object_list(planned, 0)
+    if not isinstance(plan := planned[0], ShardingPlan):
+        raise UserError(f"no plan shards {kinds} over {dist.get_world_size()} ranks: {plan}")
+    return plan
 
 
 def _check(field: str, value: str, allowed: Sequence[str]) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
-
 from flm_apps import evaluate, recommend
 from flm_apps import train as train_app
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 SETTINGS = (
     "data.users=8",

@@ -55,3 +55,13 @@ def test_what_a_schema_may_not_say_is_told_by_key_and_value(tmp_path, old, new, 
         load_yaml(folder / "schema.yaml", Schema)
     assert message in str(caught.value)
     assert str(caught.value).startswith(f"{folder / 'schema.yaml'}: ")
+
+
+@pytest.mark.parametrize("part", ["users", "items"])
+def test_a_feature_with_a_dot_in_its_name_is_refused(part: str) -> None:
+    content = {"users": {"id": "u"}, "items": {"id": "i"}} | {
+        part: {"id": "x", "features": {"a.b": "categorical"}}
+    }
+    content["interactions"] = {"user": "u", "item": "i", "time": "t"}
+    with pytest.raises(ValueError, match=r"'a\.b' holds a '\.'"):
+        Schema.model_validate(content)

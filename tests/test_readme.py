@@ -1,0 +1,51 @@
+"""What README shows runs as it stands."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+README = Path(__file__).parents[1] / "README.md"
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+def snippet(heading: str, language: str) -> str:
+    """The first block of `language` under a heading."""
+    found = re.search(
+        rf"^## {heading}\n.*?^```{language}\n(.*?)^```",
+        README.read_text(),
+        re.MULTILINE | re.DOTALL,
+    )
+    assert found is not None
+    return found[1]
+
+
+def run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | {"PATH": PATH},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+def test_the_plug_in_snippet_trains_in_under_40_lines(tmp_path: Path) -> None:
+    code = snippet("Use it: plug in", "python")
+    assert sum(1 for line in code.splitlines() if line.strip()) < 40
+    (tmp_path / "plug_in.py").write_text(code)
+    losses = re.search(r"loss (\S+) -> (\S+)", run([sys.executable, "plug_in.py"], tmp_path))
+    assert losses is not None
+    assert float(losses[2]) < 0.1 * float(losses[1])
+
+
+def test_the_launch_snippet_trains_and_evaluates_on_two_ranks(tmp_path: Path) -> None:
+    commands = snippet("Use it: launch", "sh")
+    told = run(["bash", "-euc", commands], tmp_path)
+    assert (tmp_path / "runs" / "mine" / "report.html").is_file()
+    assert "popularity" in told
