@@ -23,8 +23,8 @@ install: $(STAMP)
 $(STAMP):
 	@ls .venv/.installed-$(KIND)-* >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@echo "installing into .venv for $(KIND): a few minutes"
-	.venv/bin/python -m pip install --quiet --editable '.[$(TRIPLE),dev]'
-	.venv/bin/python -m pip install --quiet --no-deps $(WITHOUT_DEPS)
+	.venv/bin/python -m pip install -qq --editable '.[$(TRIPLE),dev]'
+	.venv/bin/python -m pip install -qq --no-deps $(WITHOUT_DEPS)
 	@# pyright can't follow an editable install that renames folders, but follows links.
 	mkdir -p .venv/links
 	ln -sfn ../../apps .venv/links/flm_apps
@@ -33,6 +33,7 @@ $(STAMP):
 	touch $@
 
 demo: $(STAMP)
+	rm -rf runs/demo
 	.venv/bin/flm demo --run runs/demo --data data/ml-100k
 
 test: $(STAMP)

@@ -264,7 +264,8 @@ def _role(
         num_replicas=nodes,
         entrypoint="bash",
         args=["-c", command],
-        env={"LOGLEVEL": "WARNING", **(env or {})},
+        # A rank sets its threads itself; without a number torchrun warns that it chose one.
+        env={"LOGLEVEL": "WARNING", "OMP_NUM_THREADS": "1", **(env or {})},
         resource=specs.Resource(cpu=cpu, gpu=gpu, memMB=memory_mb),
         port_map={"c10d": _PORT},
         max_retries=max_retries,

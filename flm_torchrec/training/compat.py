@@ -16,12 +16,20 @@ OTHERS_WARNINGS = (
     "fbgemm::dense_embedding_codegen_lookup_function: an autograd kernel was not registered",
 )
 
+# Notes on process groups, on cache settings that a table doesn't have, and on tracing.
+OTHERS_LOGGERS = (
+    "torchrec.distributed.comm",
+    "torchrec.distributed.utils",
+    "torch.fx._symbolic_trace",
+)
+
 
 def silence_others() -> None:
     """Keep a job's output to what concerns its user."""
     for message in OTHERS_WARNINGS:
         warnings.filterwarnings("ignore", message=message, category=Warning)
-    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
+    for name in OTHERS_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def topology(world_size: int, local_world_size: int, device_type: str) -> Topology:

@@ -53,6 +53,8 @@ def start() -> Iterator[Runtime]:
 
 def _join(backend: str) -> None:
     if "RANK" not in os.environ:
+        # TorchRec asks the environment, and warns where it finds nothing.
+        os.environ.setdefault("LOCAL_WORLD_SIZE", "1")
         # A store in memory takes no port, so any number of such runs live side by side.
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
         return

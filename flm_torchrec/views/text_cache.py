@@ -1,6 +1,7 @@
 """The vectors of texts that aren't trained: computed once, kept on disk under a content hash."""
 
 import hashlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,7 +68,10 @@ def _encode(
     was_training = view.training
     view.eval()
     parts = [torch.zeros(0, view.hidden)]
-    with torch.no_grad(), tqdm(total=len(rows), desc="encode texts", disable=not show) as bar:
+    # Into a file each update is a line of its own.
+    seconds_between = 0.1 if sys.stderr.isatty() else 5.0
+    bar = tqdm(total=len(rows), desc="encode texts", disable=not show, mininterval=seconds_between)
+    with torch.no_grad(), bar:
         for start in range(0, len(rows), batch_size):
             chunk = rows[start : start + batch_size]
             tokens, attention = (torch.from_numpy(a).to(device) for a in table.take(chunk))

@@ -17,6 +17,7 @@ from flm_torchrec.training import checkpoint
 from flm_torchrec.training.loop import train
 from flm_torchrec.training.pipeline import train_pipeline
 from flm_torchrec.training.runtime import Runtime
+from flm_torchrec.training.sharding import list_optimizers
 
 STEPS = 20
 
@@ -80,6 +81,13 @@ def train_from_start(
     path = checkpoint.latest(folder)
     assert path is not None
     checkpoint.load(path, assembly.dmp, assembly.optimizer)
+    optimizers = list_optimizers(assembly.dmp, assembly.optimizer)
+    names = {name for name, _ in assembly.dmp.named_parameters()}
+    assert optimizers.keys() == names
+    for name, (kind, lr) in optimizers.items():
+        assert kind == ("frozen" if ".encoder." in name else kind)
+        expected = 0.0 if kind == "frozen" else 0.05 if ".ebc." in name else 2e-3
+        assert lr == pytest.approx(expected), (name, kind)
     losses = losses_of(assembly)
     return losses, ranking_quality(assembly, part="validation").mean
 
