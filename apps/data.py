@@ -54,3 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{arguments.folder}: {_summary(dataset)}")
     print(f"prepared as {dataset.fingerprint} in {time.perf_counter() - start:.1f} s")
     return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -25,3 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if check.repair:
             print(f"{'':20}repair: {check.repair}")
     return int(failed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flm_apps.run_folder import add_to_report
-from flm_apps.trained import load_run
+from flm_apps.run_folder import add_to_report, read_report
+from flm_apps.trained import load_run, peak_memory_gib
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from flm_torchrec.assemble import Assembly
@@ -45,8 +45,8 @@ def baseline_quality(assembly: Assembly, part: Part) -> dict[str, dict[str, floa
         "item_knn": item_knn(train, history, num_items=num_items),
         "ease": ease(train, history, num_items=num_items),
     }
-    if assembly.collator.text is not None:
-        scorers["content_knn"] = content_knn(assembly.collator.text.vectors, history)
+    if assembly.model.flm.text_view is not None:
+        scorers["content_knn"] = content_knn(assembly.model.flm.text_view.vectors, history)
     task = ranking_task(dataset, part)
     baselines: dict[str, dict[str, float]] = {
         name: evaluate(score, task, num_items=num_items).mean for name, score in scorers.items()
@@ -89,14 +89,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         retrieval = assembly.retrieval()
         result = ranking_quality(assembly, part=args.part, retrieval=retrieval)
         metrics = result.mean | head_quality(assembly, part=args.part, retrieval=retrieval)
+        peak = peak_memory_gib(runtime)
         if runtime.rank == 0:
+            baselines = baseline_quality(assembly, args.part)
             entries: dict[str, Any] = {
                 args.part: metrics,
-                "baselines": baseline_quality(assembly, args.part),
+                # The report sets `test` beside `baselines`.
+                "baselines" if args.part == "test" else f"{args.part}_baselines": baselines,
+                "peak_memory_gib": max(peak, read_report(args.run).get("peak_memory_gib", 0.0)),
                 "seconds": {"evaluate": time.perf_counter() - begin_time},
             }
             add_to_report(args.run, entries)
-            print_table(args.part, metrics, entries["baselines"])
+            print_table(args.part, metrics, baselines)
         barrier()
     return 0
 

@@ -15,6 +15,7 @@ from flm_torchrec.assemble import Assembly
 from flm_torchrec.data.dataset import TEST, Dataset
 from flm_torchrec.data.sampling import Sequences, sequences
 from flm_torchrec.errors import UserError, app
+from flm_torchrec.evaluation.ranking import ItemLists, top_items
 from flm_torchrec.files import atomic_file
 from flm_torchrec.training.runtime import all_gather, barrier, start
 
@@ -29,6 +30,8 @@ def user_rows(dataset: Dataset, users: str) -> NDArray[np.int64]:
         asked = pd.read_csv(users, dtype=str).iloc[:, 0].tolist()
     except (pd.errors.EmptyDataError, IndexError) as error:
         raise UserError(f"--users {users}: holds no column of user ids") from error
+    if not asked:
+        raise UserError(f"--users {users}: holds no user id below its header; allowed: one a row")
     row_of = {str(user): row for row, user in enumerate(dataset.users.ids) if row > 0}
     for place, user in enumerate(asked, 1):
         if user not in row_of:
@@ -44,22 +47,23 @@ def best_items(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """users (n,) -> items (n, k) and scores (n, k), best first; -inf where fewer are left.
 
-    Called by all ranks with the same users; each scores a share.
+    Of equal scores the lower item row is first, as in evaluation. Called by all ranks with the same
+    users, at least one; each scores a share.
     """
     runtime, retrieval = assembly.runtime, assembly.retrieval()
     per_rank = -(-len(users) // runtime.world_size)
     padded = np.resize(users, per_rank * runtime.world_size)
     own = padded[runtime.rank * per_rank : (runtime.rank + 1) * per_rank]
+    met = ItemLists(values=assembly.dataset.interactions.item[seqs.events], offsets=seqs.offsets)
     items, scores = [], []
     for chunk in np.split(own, range(block, len(own), block)):
         score = retrieval.scores(chunk, seqs).cpu()
-        score[:, 0] = -torch.inf
-        for place, user in enumerate(chunk):
-            events = seqs.events[seqs.offsets[user] : seqs.offsets[user + 1]]
-            score[place, torch.from_numpy(assembly.dataset.interactions.item[events])] = -torch.inf
-        best = score.topk(k, dim=1)
-        items.append(best.indices)
-        scores.append(best.values)
+        is_out = met.take(chunk).dense(score.shape[1])
+        is_out[:, 0] = True  # the unknown item
+        score = score.masked_fill(is_out, -torch.inf)
+        best = top_items(score, k)
+        items.append(best)
+        scores.append(score.gather(1, best))
     every_item = all_gather(torch.cat(items))[: len(users)]
     every_score = all_gather(torch.cat(scores))[: len(users)]
     return every_item.numpy(), every_score.numpy()
@@ -81,7 +85,7 @@ def as_table(
             "score": scores.reshape(-1),
         }
     )
-    return table[np.isfinite(table["score"])].reset_index(drop=True)
+    return table.loc[np.isfinite(scores.reshape(-1))].reset_index(drop=True)
 
 
 def write_table(table: pd.DataFrame, out: Path) -> None:

@@ -3,8 +3,10 @@
 import argparse
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from flm_torchrec.config import RunConfig
 from flm_torchrec.data.batch import FLMBatch
 from flm_torchrec.data.sampling import UserSampler
 from flm_torchrec.errors import UserError, app
+from flm_torchrec.evaluation.report import read_log
 from flm_torchrec.measure import masked_accuracy, ranking_quality
 from flm_torchrec.trainable import StepOutput
 from flm_torchrec.training import checkpoint
@@ -31,7 +34,7 @@ from flm_torchrec.typed_yaml import dump_yaml, load_yaml
 
 
 def lr_factor(step: int, *, steps: int, warmup: int) -> float:
-    """Linear from 0 over `warmup` steps, then a cosine down to 0 at `steps`."""
+    """Linear up to 1 over `warmup` steps, then a cosine down to 0 at `steps`."""
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
@@ -52,20 +55,32 @@ def batches(assembly: Assembly, start_step: int) -> Iterator[FLMBatch]:
 
 
 def begin(assembly: Assembly, run: Path, *, resume: bool) -> int:
-    """Load what training starts from; -> the first step."""
+    """Load what training starts from; -> steps done."""
+    config, is_first = assembly.config, assembly.runtime.rank == 0
     last = checkpoint.latest(run / "checkpoints")
     if resume and last is not None:
-        meta = checkpoint.load(last, assembly.dmp, assembly.optimizer)
-        if meta["fingerprint"] != assembly.dataset.fingerprint:
+        assembly.check_data(last)
+        done = int(checkpoint.read_meta(last)["step"])
+        if done > config.train.steps:
             raise UserError(
-                f"--resume: {last} was trained on other data than {assembly.config.data.path} holds"
+                f"train.steps: {config.train.steps}, but {last} has done {done}; "
+                f"allowed: {done} or more"
             )
-        return int(meta["step"])
-    init = assembly.config.init
-    if init is not None:
-        source = checkpoint.latest(init / "checkpoints") or init
+        checkpoint.load(last, assembly.dmp, assembly.optimizer)
+        if is_first:
+            print(f"resume from {last}")
+        return done
+    if config.init is not None:
+        source = checkpoint.latest(config.init / "checkpoints")
+        if source is None and not (config.init / checkpoint.MARKER).is_file():
+            raise UserError(
+                f"init: {config.init} holds no checkpoint; allowed: a trained run's folder, "
+                "one of its checkpoints, or null to start from nothing"
+            )
+        source = source or config.init
+        assembly.check_data(source)
         matched = checkpoint.load_matching(source, assembly.dmp)
-        if assembly.runtime.rank == 0:
+        if is_first:
             print(f"from {source}: {len(matched.loaded)} parameters, {len(matched.fresh)} fresh")
             for name in matched.loaded:
                 print(f"  loaded {name}")
@@ -74,7 +89,7 @@ def begin(assembly: Assembly, run: Path, *, resume: bool) -> int:
     return 0
 
 
-def told(assembly: Assembly, losses: Sequence[Tensor], output: StepOutput) -> dict[str, float]:
+def told(assembly: Assembly, losses: Iterable[Tensor], output: StepOutput) -> dict[str, float]:
     """What a line of the log holds: mean losses over the last steps and all ranks, and the weight
     the fusion gave each view; called by all ranks."""
     mean = all_gather(torch.stack(list(losses)).mean(0)[None]).mean(0).tolist()
@@ -90,10 +105,12 @@ def run_training(assembly: Assembly, run: Path, *, resume: bool) -> dict[str, An
     config, optimizer = assembly.config, assembly.optimizer
     train_config, text = config.train, config.views.text
     first_step = begin(assembly, run, resume=resume)
-    assembly.refresh_text()
+    if assembly.runtime.rank == 0:
+        dump_yaml(config, run / "config.yaml")
+    assembly.refresh_text(keep=True)
     log = RunLog(run, assembly.runtime.rank, train_config.steps, start=first_step)
     pipeline = train_pipeline(assembly.dmp, optimizer, assembly.runtime.device)
-    history: list[Tensor] = []
+    history: deque[Tensor] = deque(maxlen=train_config.log_every)
 
     def is_due(done: int, every: int) -> bool:
         return every > 0 and (done % every == 0 or done == train_config.steps)
@@ -105,14 +122,14 @@ def run_training(assembly: Assembly, run: Path, *, resume: bool) -> dict[str, An
     def on_step(done: int, output: StepOutput) -> None:
         history.append(output.losses)
         if is_due(done, train_config.log_every):
-            log.step(done, told(assembly, history[-train_config.log_every :], output))
+            log.step(done, told(assembly, history, output))
+        if text is not None and text.mode != "frozen" and done % text.refresh == 0:
+            with paused(pipeline):
+                assembly.refresh_text(keep=False)
         if is_due(done, train_config.validate_every):
             with paused(pipeline):
                 quality = ranking_quality(assembly, part="validation").mean
             log.step(done, {f"validation/{name}": value for name, value in quality.items()})
-        if text is not None and done % text.refresh == 0:
-            with paused(pipeline):
-                assembly.refresh_text()
         if is_due(done, train_config.checkpoint_every):
             checkpoint.save(
                 run / "checkpoints",
@@ -135,18 +152,23 @@ def run_training(assembly: Assembly, run: Path, *, resume: bool) -> dict[str, An
         seed=train_config.seed,
     )
     log.close()
-    return {"tasks": first_and_last(assembly, history), "plan": describe_plan(assembly.dmp)}
+    plan = describe_plan(assembly.dmp)
+    # Only the rank that writes the log can be sure to read all of it.
+    return {"tasks": first_and_last(run), "plan": plan} if assembly.runtime.rank == 0 else {}
 
 
-def first_and_last(assembly: Assembly, history: Sequence[Tensor]) -> dict[str, dict[str, float]]:
-    """Each task's mean loss over the first and the last steps and all ranks."""
-    few = max(1, min(20, len(history) // 2))
-    first, last = (
-        all_gather(torch.stack(list(part)).mean(0)[None]).mean(0).tolist()
-        for part in (history[:few], history[-few:])
-    )
-    names = assembly.model.objective.names
-    return {name: {"first": a, "last": b} for name, a, b in zip(names, first, last, strict=True)}
+def first_and_last(run: Path) -> dict[str, dict[str, float]]:
+    """Each task's mean loss in the first and the last two lines of the run's log, which holds
+    the whole run also where it was resumed."""
+    series = {
+        name.removeprefix("loss/"): [value for _, value in points]
+        for name, points in read_log(run / "log.jsonl").items()
+        if name.startswith("loss/")
+    }
+    return {
+        name: {"first": fmean(values[:2]), "last": fmean(values[-2:])}
+        for name, values in series.items()
+    }
 
 
 @record
@@ -163,13 +185,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.resume and checkpoint.latest(args.run / "checkpoints") is not None:
         raise UserError(
             f"--run {args.run}: holds checkpoints of an earlier run; "
-            "allowed: another folder, or --resume to go on from the last one"
+            "allowed: another folder, or --resume (with torchx: --resume true) to go on"
         )
     begin_time = time.perf_counter()
     with start() as runtime:
         assembly = assemble(config, runtime)
-        if runtime.rank == 0:
-            dump_yaml(config, args.run / "config.yaml")
         entries = run_training(assembly, args.run, resume=args.resume)
         accuracy = masked_accuracy(assembly)
         peak = peak_memory_gib(runtime)

@@ -18,11 +18,12 @@ def load_run(run: Path, runtime: Runtime) -> Assembly:
     last = checkpoint.latest(run / "checkpoints")
     if last is None:
         raise UserError(f"--run {run}: holds no checkpoint, so there is nothing to score with")
-    assembly = assemble(config, runtime)
+    assembly = assemble(config, runtime, training=False)
+    assembly.check_data(last)
     matched = checkpoint.load_matching(last, assembly.dmp)
     if matched.fresh:
         raise UserError(f"{last}: lacks {matched.fresh[0]}, which the run's config.yaml asks for")
-    assembly.refresh_text()
+    assembly.refresh_text(keep=True)
     return assembly
 
 

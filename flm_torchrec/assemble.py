@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+import torch.distributed as dist
 from torchrec.distributed.model_parallel import DistributedModelParallel, get_unwrapped_module
 from torchrec.optim.keyed import CombinedOptimizer
 
 from flm_torchrec.build import (
     build_collator,
     build_model,
+    check_shares,
     dense_optimizer,
     load_encoder,
     masked_pool,
@@ -23,9 +25,11 @@ from flm_torchrec.data.collate import Collator, ItemText
 from flm_torchrec.data.dataset import VALIDATION, Dataset
 from flm_torchrec.data.prepare import prepare
 from flm_torchrec.data.sampling import sequences
+from flm_torchrec.errors import UserError
 from flm_torchrec.retrieval import Retrieval
 from flm_torchrec.trainable import FLMTrain
-from flm_torchrec.training.runtime import Runtime, all_gather, barrier
+from flm_torchrec.training import checkpoint
+from flm_torchrec.training.runtime import Runtime, all_gather
 from flm_torchrec.training.sharding import shard
 from flm_torchrec.views.text_cache import text_vectors
 
@@ -62,32 +66,57 @@ class Assembly:
             gather=all_gather,
         )
 
-    def refresh_text(self) -> None:
-        """Renew the cached vectors of a text encoder that trains; called by all ranks."""
-        text, view = self.config.views.text, self.model.flm.text_view
-        if text is None or text.mode == "frozen" or self.collator.text is None or view is None:
+    def refresh_text(self, *, keep: bool) -> None:
+        """Encode the texts with the encoder as it stands; called by all ranks after weights are
+        loaded, and now and then while the encoder trains. `keep` leaves the vectors on disk."""
+        text, view = self.collator.text, self.model.flm.text_view
+        if text is None or view is None:
             return
-        self.collator.text.vectors.copy_(
-            text_vectors(
-                view,
-                self.collator.text.table,
-                folder=None,
-                rank=self.runtime.rank,
-                world_size=self.runtime.world_size,
-                gather=all_gather,
-            )
+        vectors = text_vectors(
+            view,
+            text.table,
+            folder=self.config.data.path / "prepared" if keep else None,
+            rank=self.runtime.rank,
+            world_size=self.runtime.world_size,
+            gather=all_gather,
         )
+        view.vectors = vectors.to(self.runtime.device)
+
+    def check_data(self, path: Path) -> None:
+        """Raise UserError unless the checkpoint at `path` was trained on this data: rows of other
+        data would be other users and items."""
+        trained_on = checkpoint.read_meta(path).get("fingerprint")
+        if trained_on != self.dataset.fingerprint:
+            raise UserError(
+                f"checkpoint {path}: was trained on data {trained_on}, {self.config.data.path} "
+                f"holds {self.dataset.fingerprint}; allowed: the data as it was when prepared"
+            )
 
 
 def first_rank_first(runtime: Runtime, work: Callable[[], T]) -> T:
-    """Rank 0 does `work` (and leaves files behind), then the others do."""
-    result = work() if runtime.rank == 0 else None
-    barrier()
+    """Rank 0 does `work` (and leaves files behind), then the others do; a UserError of rank 0 is
+    raised by all."""
+    told: list[str | None] = [None]
+    result = None
+    if runtime.rank == 0:
+        try:
+            result = work()
+        except UserError as error:
+            told[0] = str(error)
+    dist.broadcast_object_list(told)
+    if told[0] is not None:
+        raise UserError(told[0])
     return work() if result is None else result
 
 
-def assemble(config: RunConfig, runtime: Runtime) -> Assembly:
-    """Build everything a run needs on every rank of `runtime`."""
+def assemble(config: RunConfig, runtime: Runtime, *, training: bool = True) -> Assembly:
+    """Build everything a run needs on every rank of `runtime`.
+
+    Text vectors are there after `refresh_text`. Without `training` the tables' optimizer is one
+    that every device has, and any number of ranks will do.
+    """
+    if training:
+        check_shares(config, runtime.world_size)
     dataset = first_rank_first(runtime, partial(prepare, config.data.path))
     torch.manual_seed(config.train.seed)  # what isn't sharded starts equal on all ranks
     encoder = load_encoder(config.views.text) if config.views.text else None
@@ -95,17 +124,7 @@ def assemble(config: RunConfig, runtime: Runtime) -> Assembly:
     item_text = None
     if config.views.text is not None and encoder is not None:
         table = token_table(dataset, encoder, config.views.text)
-        view = model.flm.text_view
-        assert view is not None
-        vectors = text_vectors(
-            view.to(runtime.device),
-            table,
-            folder=Path(config.data.path) / "prepared",
-            rank=runtime.rank,
-            world_size=runtime.world_size,
-            gather=all_gather,
-        )
-        item_text = ItemText(table=table, vectors=vectors, masked_pool=masked_pool(table))
+        item_text = ItemText(table=table, masked_pool=masked_pool(table))
     collator = build_collator(
         config,
         dataset,
@@ -114,12 +133,14 @@ def assemble(config: RunConfig, runtime: Runtime) -> Assembly:
         rank=runtime.rank,
         world_size=runtime.world_size,
     )
+    # Ranks fill their shards of a table: from one generator they would all draw the same rows.
+    torch.manual_seed((config.train.seed + 1) * 65_537 + runtime.rank)
     constraints = {table: kind for table, kind in config.sharding.items() if table != "default"}
     dmp, optimizer = shard(
         model,
         runtime.device,
         batch_size=max(config.data.users // runtime.world_size, len(dataset.items.ids)),
-        sparse_optimizer=config.train.sparse.optimizer,
+        sparse_optimizer=config.train.sparse.optimizer if training else "sgd",
         sparse_lr=config.train.sparse.lr,
         dense_optimizer=partial(dense_optimizer, config),
         constraints=constraints,

@@ -213,14 +213,20 @@ def build_model(config: RunConfig, dataset: Dataset, encoder: TextEncoder | None
     return FLMTrain(build_flm(config, dataset, encoder), build_objective(config, dataset, encoder))
 
 
-def share(name: str, total: int, world_size: int) -> int:
-    """A rank's part of what a step holds over all ranks."""
-    if total % world_size:
-        raise UserError(
-            f"{name}: {total} can't be served by {world_size} ranks; "
-            f"allowed: multiples of {world_size}"
-        )
-    return total // world_size
+def check_shares(config: RunConfig, world_size: int) -> None:
+    """Raise UserError where `world_size` ranks can't share a training step equally."""
+    mlm, text = config.tasks.mlm, config.views.text
+    totals = {
+        "data.users": config.data.users,
+        "views.text.rows": text.rows if text else 0,
+        "tasks.mlm.texts": mlm.texts if mlm else 0,
+    }
+    for name, total in totals.items():
+        if total % world_size:
+            raise UserError(
+                f"{name}: {total} can't be served by {world_size} ranks; "
+                f"allowed: multiples of {world_size}"
+            )
 
 
 def build_collator(
@@ -232,8 +238,7 @@ def build_collator(
     rank: int,
     world_size: int,
 ) -> Collator:
-    """Batches of one rank; UserError where the ranks can't share a step equally."""
-    share("data.users", config.data.users, world_size)
+    """Batches of one rank."""
     num_users = int((np.diff(seqs.offsets) > 0).sum())
     if config.data.users > num_users:
         raise UserError(
@@ -252,8 +257,8 @@ def build_collator(
         window=config.data.window,
         negatives=build_negatives(config, dataset),
         text=text,
-        text_rows=share("views.text.rows", rows.rows, world_size) if rows else 0,
-        masked_rows=share("tasks.mlm.texts", mlm.texts, world_size) if mlm else 0,
+        text_rows=rows.rows // world_size if rows else 0,
+        masked_rows=mlm.texts // world_size if mlm else 0,
         aligned_rows=align.items if align else 0,
         rank=rank,
         world_size=world_size,
@@ -287,7 +292,8 @@ def dense_optimizer(
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in named:
         lr = dense.text_lr if ".text_view.encoder." in f".{name}" else dense.lr
-        decay = dense.weight_decay if parameter.ndim > 1 else 0.0
+        is_bias = parameter.ndim < 2 or name.endswith("bias")
+        decay = 0.0 if is_bias else dense.weight_decay
         groups.setdefault((lr, decay), []).append(parameter)
     return torch.optim.AdamW(
         [

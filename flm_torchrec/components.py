@@ -32,7 +32,7 @@ def pretrain(
     *overrides: str,
     config: str = "pretrain.yaml",
     run: str = "runs/pretrain",
-    resume: bool = False,
+    resume: str = "false",
     j: str = "1x2",
     name: str = "flm-pretrain",
     cpu: int = 2,
@@ -49,7 +49,7 @@ def pretrain(
         overrides: settings to replace in the config, as train.steps=1000; after all options
         config: a YAML file, or the name of a bundled one
         run: the folder that receives checkpoints, logs and the resolved config
-        resume: go on from the last checkpoint of the run's folder
+        resume: true to go on from the last checkpoint of the run's folder, else false
         j: NODESxPROCESSES, such as 1x2; one process a GPU on GPU machines
         name: the job's name
         cpu: cores a machine
@@ -69,7 +69,7 @@ def finetune(
     *overrides: str,
     config: str = "finetune.yaml",
     run: str = "runs/finetune",
-    resume: bool = False,
+    resume: str = "false",
     j: str = "1x2",
     name: str = "flm-finetune",
     cpu: int = 2,
@@ -86,7 +86,7 @@ def finetune(
         overrides: settings to replace in the config, as train.steps=1000; after all options
         config: a YAML file, or the name of a bundled one
         run: the folder that receives checkpoints, logs and the resolved config
-        resume: go on from the last checkpoint of the run's folder
+        resume: true to go on from the last checkpoint of the run's folder, else false
         j: NODESxPROCESSES, such as 1x2; one process a GPU on GPU machines
         name: the job's name
         cpu: cores a machine
@@ -219,8 +219,11 @@ def _checked(overrides: Sequence[str]) -> Sequence[str]:
     return overrides
 
 
-def _resume(resume: bool, max_retries: int) -> Sequence[str]:
-    return ["--resume"] if resume or max_retries else []
+def _resume(resume: str, max_retries: int) -> Sequence[str]:
+    # A string, since TorchX takes any word for False where it expects a bool.
+    if resume.lower() not in ("true", "false"):
+        raise ComponentError(f"--resume {resume!r}: allowed are true and false")
+    return ["--resume"] if resume.lower() == "true" or max_retries else []
 
 
 def _nodes_and_processes(j: str) -> tuple[int, int]:

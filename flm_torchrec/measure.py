@@ -1,6 +1,7 @@
 """How good a run is: ranking, head predictions and the masked language model, on any rank count."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from flm_torchrec.data.sampling import Sequences, sequences
 from flm_torchrec.data.text import held_out_texts
 from flm_torchrec.evaluation.metrics import auc, log_loss, mae, rmse
 from flm_torchrec.evaluation.ranking import (
+    ItemLists,
     RankingResult,
     RankingTask,
     evaluate,
@@ -25,19 +27,26 @@ from flm_torchrec.tasks.mlm import MaskedLM
 from flm_torchrec.training.runtime import all_gather
 
 Part = Literal["validation", "test"]
+MOST_MASKED = 4096  # texts that the masked language model is measured on
 PARTS: dict[Part, int] = {"validation": VALIDATION, "test": TEST}
 
 
 def ranking_task(dataset: Dataset, part: Part) -> RankingTask:
-    """Rank the item that each user met in `part`; what was met before is known and left out."""
+    """Rank the item that each user met in `part`; what was met before is left out where nobody
+    meets an item twice."""
     interactions = dataset.interactions
-    return leave_one_out_task(
+    task = leave_one_out_task(
         interactions.user,
         interactions.item,
         interactions.part,
         interactions.user_offsets,
         part_to_rank=PARTS[part],
     )
+    if not dataset.schema.interactions.repeats:
+        return task
+    nothing = np.zeros(0, dtype=np.int64)
+    offsets = np.zeros(len(task.users) + 1, dtype=np.int64)
+    return replace(task, seen=ItemLists(values=nothing, offsets=offsets))
 
 
 def history_before(dataset: Dataset, part: Part) -> Sequences:
@@ -114,17 +123,21 @@ def masked_accuracy(assembly: Assembly, *, seed: int = 0) -> dict[str, float]:
     head = task["mlm"]
     assert isinstance(head, MaskedLM)
     table = text.table
-    rows = held_out_texts(table)
+    rows = held_out_texts(table)[:MOST_MASKED]
     rng = np.random.default_rng(seed)
-    batch = masked_batch(table, rows, rng, own=slice(None)).to(assembly.runtime.device)
+    found, target = [], []
     with evaluating(assembly.model):
-        states = view.token_states(batch.tokens, batch.attention)
-        is_hidden = batch.target != -100
-        found = head.logits(states[is_hidden], view.token_embedding()).argmax(1)
-    target = batch.target[is_hidden]
+        for start in range(0, len(rows), 64):
+            batch = masked_batch(table, rows[start : start + 64], rng, own=slice(None))
+            batch = batch.to(assembly.runtime.device)
+            is_hidden = batch.target != -100
+            states = view.token_states(batch.tokens, batch.attention)[is_hidden]
+            found.append(head.logits(states, view.token_embedding()).argmax(1))
+            target.append(batch.target[is_hidden])
+    is_found = torch.cat(found) == torch.cat(target)
     trained = table.tokens[text.masked_pool][table.is_word[text.masked_pool]]
     most_frequent = int(np.bincount(trained).argmax())
     return {
-        "accuracy": float((found == target).float().mean()),
-        "most_frequent": float((target == most_frequent).float().mean()),
+        "accuracy": float(is_found.float().mean()),
+        "most_frequent": float((torch.cat(target) == most_frequent).float().mean()),
     }

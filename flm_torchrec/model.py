@@ -74,11 +74,13 @@ class FLM(nn.Module):
         """Encode the batch's M items once."""
         row, features = self.item_view(items.features)
         views, present = [row], [torch.ones_like(items.row, dtype=torch.bool)]
-        masked_states = token_embedding = items.text
+        masked_states = token_embedding = torch.zeros(0, device=row.device)
         if self.text_view is not None:
-            text_row, masked_states, token_embedding = self.text_view(items.text, text, masked)
+            text_row, has_text, masked_states, token_embedding = self.text_view(
+                items.row, text, masked
+            )
             views.append(text_row)
-            present.append((items.text != 0).any(1))
+            present.append(has_text)
         stacked, is_present = torch.stack(views), torch.stack(present)
         fused, weights = self.fusion(stacked, is_present)
         return Items(

@@ -75,12 +75,10 @@ class Retrieval:
         return rows, features
 
     def _item_rows(self, rows: NDArray[np.int64]) -> ItemRows:
-        text = self.collator.text
         row = torch.from_numpy(rows)
         return ItemRows(
             row=row,
             features=features_kjt(self.collator.dataset.items.columns, rows),
-            text=torch.zeros(len(rows), 0) if text is None else text.vectors[row],
             first=row,
             log_q=torch.zeros(0),
             aligned=row[:0],

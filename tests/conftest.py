@@ -1,5 +1,6 @@
-"""Fixtures of the whole suite."""
+"""Fixtures of the whole suite, which runs on the CPU also where there are GPUs."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +9,9 @@ import pytest
 from distributed.pool import Ranks
 
 from flm_torchrec.data.sources.movielens import fetch_movielens_100k
+
+# Before anything asks torch for GPUs, and for the processes that tests start.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 if TYPE_CHECKING:
     from flm_torchrec.training.runtime import Runtime

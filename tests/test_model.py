@@ -39,11 +39,13 @@ def test_items_have_a_row_and_their_views_in_the_order_of_their_names(encoder_fo
     assert flm.view_names == ("features", "text")
     features, per_feature = flm.item_view(data.items.features)
     torch.testing.assert_close(items.views[0], features)
-    torch.testing.assert_close(items.views[1], flm.text_view.project(data.items.text))
+    torch.testing.assert_close(
+        items.views[1], flm.text_view.project(flm.text_view.vectors[data.items.row])
+    )
     torch.testing.assert_close(items.features, torch.cat(per_feature, dim=1))
     torch.testing.assert_close(
         items.row,
-        items.views.sum(0) * items.present[1:].T + (items.views[0] * ~items.present[1:].T),
+        torch.where(items.present[1, :, None], items.views.mean(0), items.views[0]),
     )  # a new fusion weighs what is present equally
 
 

@@ -96,10 +96,10 @@ def parts(config: RunConfig, dataset: Dataset, *, rank: int = 0, world_size: int
         table = token_table(dataset, encoder, text)
         view = model.flm.text_view
         assert view is not None
-        vectors = text_vectors(
+        view.vectors = text_vectors(
             view, table, folder=None, rank=0, world_size=1, gather=lambda tensor: tensor
         )
-        item_text = ItemText(table=table, vectors=vectors, masked_pool=masked_pool(table))
+        item_text = ItemText(table=table, masked_pool=masked_pool(table))
     seqs = sequences(dataset.interactions, before_part=1)
     data = config.data
     return Parts(
@@ -171,7 +171,6 @@ def batch(
         items=ItemRows(
             row=torch.tensor(item_row),
             features=no_features(num_items),
-            text=torch.zeros(num_items, 0),
             first=torch.arange(num_items) if first is None else torch.tensor(first),
             log_q=torch.zeros(num_items) if log_q is None else torch.tensor(log_q),
             aligned=torch.tensor(aligned, dtype=torch.int64),

@@ -59,7 +59,6 @@ class ItemRows(TensorBatch):
 
     row: Tensor  # (M,) int64, row in the catalogue of items; 0 = unknown
     features: KeyedJaggedTensor  # stride M
-    text: Tensor  # (M, H) float32, cached text vectors; H = 0 without a text view
     first: Tensor  # (M,) int64, the first of the batch's rows that holds the same item
     log_q: Tensor  # (N,) float32, log of the expected number of times each negative is drawn
     aligned: Tensor  # (A,) int64, distinct rows of the batch whose views are to agree

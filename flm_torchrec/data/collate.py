@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from flm_torchrec.data.batch import Edges, FLMBatch, ItemRows, MaskedText, TextRows, UserRows
@@ -15,6 +14,7 @@ from flm_torchrec.data.masking import hide_tokens
 from flm_torchrec.data.negatives import AllItems, PopularItems
 from flm_torchrec.data.sampling import Sequences, UserSampler, Windows
 from flm_torchrec.data.text import TokenTable
+from flm_torchrec.errors import UserError
 
 
 def features_kjt(columns: Mapping[str, Column], rows: NDArray[np.int64]) -> KeyedJaggedTensor:
@@ -48,10 +48,9 @@ def scaled_labels(dataset: Dataset) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ItemText:
-    """What the text view needs of the catalogue; `vectors` may be renewed in place."""
+    """The texts of the catalogue, for those that a step encodes."""
 
     table: TokenTable
-    vectors: Tensor  # (num_items, H) float32
     masked_pool: NDArray[np.int64]  # items whose text the masked language model trains on
 
 
@@ -119,7 +118,7 @@ class Collator:
             edges=self._edges(everyone, history, events),
             users=self._users(events, self.seqs, items.row.numpy(), history),
             items=items,
-            text=self._text(items.row.numpy(), history, own),
+            text=self._text(items, history, own),
             masked_text=self._masked_text(shared),
         )
 
@@ -174,12 +173,9 @@ class Collator:
         aligned = generator.choice(
             candidates, size=min(self.aligned_rows, len(candidates)), replace=False
         )
-        rows_tensor = torch.from_numpy(rows)
-        vectors = torch.zeros(len(rows), 0) if self.text is None else self.text.vectors[rows_tensor]
         items = ItemRows(
-            row=rows_tensor,
+            row=torch.from_numpy(rows),
             features=features,
-            text=vectors,
             first=torch.from_numpy(first),
             log_q=torch.from_numpy(log_q),
             aligned=torch.from_numpy(aligned),
@@ -239,19 +235,24 @@ class Collator:
         )
 
     def _text(
-        self, rows: NDArray[np.int64], history: NDArray[np.int64], rng: np.random.Generator
+        self, items: ItemRows, history: NDArray[np.int64], rng: np.random.Generator
     ) -> TextRows:
         """K texts of items that the windows meet, filled up from the rest of the batch."""
         if self.text is None or self.text_rows == 0:
             none = torch.zeros(0, 1, dtype=torch.int64)
             return TextRows(item=none[:, 0], tokens=none, attention=none)
+        rows, first = items.row.numpy(), items.first.numpy()
         has_text = self.text.table.length[rows] > 0
-        wanted = np.flatnonzero(has_text)
+        wanted = np.flatnonzero(has_text & (first == np.arange(len(rows))))
         is_met = np.isin(wanted, history)
         # A key below 1 for what is met, above for the rest: the K smallest are a random draw.
         order = np.argsort(rng.random(len(wanted)) + ~is_met)
         item = wanted[order[: self.text_rows]]
-        assert len(item) == self.text_rows, "fewer items with text than texts a step"
+        if len(item) < self.text_rows:
+            raise UserError(
+                f"views.text.rows: {self.text_rows} texts a rank, but a step of it holds only "
+                f"{len(item)} items with text; allowed: fewer rows, more users or negatives"
+            )
         tokens, attention = self.text.table.take(rows[item])
         return TextRows(
             item=torch.from_numpy(item),

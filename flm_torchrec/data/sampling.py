@@ -79,11 +79,18 @@ class UserSampler:
         self.eligible = np.flatnonzero(np.diff(seqs.offsets) > 0)
         self.steps_per_epoch = len(self.eligible) // users
         assert self.steps_per_epoch > 0, "more users a step than users with events"
+        self._order_of = -1, self.eligible  # the epoch asked for last, and its order
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The users of an epoch, drawn once for all its steps."""
+        if self._order_of[0] != epoch:
+            rng = np.random.default_rng((self.seed, 0, epoch))
+            self._order_of = epoch, rng.permutation(self.eligible)
+        return self._order_of[1]
 
     def __call__(self, step: int) -> Windows:
         epoch, place = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng((self.seed, 0, epoch)).permutation(self.eligible)
-        user = order[place * self.users : (place + 1) * self.users]
+        user = self._order(epoch)[place * self.users : (place + 1) * self.users]
         rng = np.random.default_rng((self.seed, 1, step))
         total = self.seqs.offsets[user + 1] - self.seqs.offsets[user]
         length = np.minimum(total, self.window)

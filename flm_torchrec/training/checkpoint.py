@@ -98,6 +98,12 @@ def save(
     dist.barrier()
 
 
+def read_meta(path: Path | str) -> dict[str, Any]:
+    """What `save` was given as `meta` for the checkpoint at `path`, and "step"."""
+    marker = _read_marker(Path(path))
+    return {**marker["meta"], "step": marker["step"]}
+
+
 def load(
     path: Path | str, dmp: DistributedModelParallel, optimizer: CombinedOptimizer
 ) -> dict[str, Any]:
@@ -119,7 +125,8 @@ def load(
 def load_matching(path: Path | str, dmp: DistributedModelParallel) -> Matched:
     """Load what the checkpoint at `path` and the model have in common by name and shape.
 
-    Buffers are loaded too, but not listed. Raises UserError when no parameter is common to both.
+    Buffers are loaded too, but not listed. Raises UserError when no trainable parameter is common
+    to both: what is frozen alone, such as a pretrained encoder, is no result of training.
     """
     path = Path(path)
     held = _read_marker(path)["shapes"]
@@ -135,15 +142,17 @@ def load_matching(path: Path | str, dmp: DistributedModelParallel) -> Matched:
         loaded=[name for name in names if name in common],
         fresh=[name for name in names if name not in common],
     )
-    if not matched.loaded:
+    frozen = {name for name, value in dmp.named_parameters() if not value.requires_grad}
+    if not set(matched.loaded) - frozen:
+        first = next(name for name in names if name not in frozen)
         raise UserError(
-            f"checkpoint {path}: no parameter of the model is in it by name and shape; "
-            f"the model's first is {names[0]}, the checkpoint's {min(held)}"
+            f"checkpoint {path}: no trainable parameter of the model is in it by name and shape; "
+            f"the model's first is {first} {list(model[first].size())}, "
+            f"the checkpoint holds {held.get(f'model.{first}')} there"
         )
     _read(path, {"model": common})
-    dmp.load_state_dict(
-        OrderedDict(model)
-    )  # of the same tensors; lets the kernels drop what they cached
+    # Of the same tensors; lets the kernels drop what they cached.
+    dmp.load_state_dict(OrderedDict(model))
     return matched
 
 

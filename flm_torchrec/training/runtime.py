@@ -39,6 +39,12 @@ def start() -> Iterator[Runtime]:
     local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     device = torch.device("cpu")
     if torch.cuda.is_available():
+        if local_world_size > torch.cuda.device_count():
+            raise UserError(
+                f"{local_world_size} processes on this machine, which has "
+                f"{torch.cuda.device_count()} GPUs; allowed: one process a GPU (-j 1x"
+                f'{torch.cuda.device_count()}), or CUDA_VISIBLE_DEVICES="" to use the CPU'
+            )
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
     threads = torch.get_num_threads()

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class Fusion(nn.Module):
-    """Base: a weighted sum of the views whose weights add up to the number of views present.
+    """Base: a mean of the views that are present, with weights that add up to 1.
 
     In training each view is hidden at random, so that any subset of views can score; a row's last
     present view is never hidden.
@@ -27,10 +27,9 @@ class Fusion(nn.Module):
         if self.training and self.view_dropout > 0:
             kept = present & (torch.rand_like(present, dtype=views.dtype) >= self.view_dropout)
             present = torch.where(kept.any(1, keepdim=True), kept, present)
-        count = present.sum(1, keepdim=True).to(views.dtype)
         # A finite floor instead of -inf: a row without any view gets weight 0, not NaN.
         logits = self.logits(views).masked_fill(~present, -1e4)
-        weights = logits.softmax(1) * present * count
+        weights = logits.softmax(1) * present
         return torch.einsum("mv,vmd->md", weights, views), weights
 
 

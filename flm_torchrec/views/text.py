@@ -11,13 +11,16 @@ from flm_torchrec.data.batch import MaskedText, TextRows
 class TextView(nn.Module):
     """Mean-pooled token states of an encoder, brought to the joint width.
 
-    Rows named by a batch's `TextRows` are encoded with gradient; all others use their cached
-    vector.
+    Rows named by a batch's `TextRows` are encoded with gradient; all others use the vector that
+    `vectors` holds for the item. What of the encoder isn't trained stays in evaluation mode.
 
     Example:
         view = TextView(AutoModel.from_pretrained(folder), hidden=384, dim=64)
-        rows, masked_states, token_embedding = view(cached, text, masked_text)
+        view.vectors = vectors  # (num_items, 384), from `text_vectors`
+        rows, has_text, masked_states, token_embedding = view(item_rows, text, masked_text)
     """
+
+    vectors: Tensor  # (num_items, H), 0 = no text
 
     def __init__(self, encoder: nn.Module, *, hidden: int, dim: int) -> None:
         super().__init__()
@@ -27,6 +30,18 @@ class TextView(nn.Module):
         # Rows start as small as those of the tables; else text alone decides the first scores.
         nn.init.normal_(self.project.weight, std=0.02 / hidden**0.5)
         nn.init.zeros_(self.project.bias)
+        # In the view rather than in the batches: those that a pipeline has drawn ahead of a
+        # renewal then use the new vectors, as they do in a run that resumes there.
+        self.register_buffer("vectors", torch.zeros(0, hidden), persistent=False)
+
+    def train(self, mode: bool = True) -> "TextView":
+        """As `nn.Module.train`, but for what isn't trained."""
+        super().train(mode)
+        for module in self.encoder.modules():
+            parameters = list(module.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                module.eval()
+        return self
 
     def token_states(self, tokens: Tensor, attention: Tensor) -> Tensor:
         """(K, S) -> (K, S, H)"""
@@ -44,34 +59,30 @@ class TextView(nn.Module):
         return nn.functional.normalize(mean, dim=1) * self.hidden**0.5
 
     def forward(
-        self, cached: Tensor, text: TextRows, masked: MaskedText
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """cached (M, H) -> rows (M, D), masked token states (K, S, H), token embeddings (W, H)."""
+        self, item: Tensor, text: TextRows, masked: MaskedText
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """item (M,) -> rows (M, D), has_text (M,) bool, masked token states (K, S, H) and token
+        embeddings (W, H)."""
+        cached = self.vectors[item]
         if text.item.shape[0] > 0:
             cached = cached.index_copy(0, text.item, self.encode(text.tokens, text.attention))
         embedding = self.token_embedding()
         states = cached.new_zeros(*masked.tokens.shape, self.hidden)
         if masked.tokens.shape[0] > 0:
             states = self.token_states(masked.tokens, masked.attention)
-        return self.project(cached), states, embedding
+        return self.project(cached), (cached != 0).any(1), states, embedding
 
 
 def freeze(encoder: nn.Module, mode: Literal["frozen", "last_n", "full"], *, last: int) -> None:
     """Let `encoder` train as a whole (`full`), in its last layers (`last_n`) or not at all.
 
-    The layers are the encoder's longest `nn.ModuleList`. What isn't trained has no dropout.
+    The layers are the encoder's longest `nn.ModuleList`.
     """
     if mode == "full":
         return
     encoder.requires_grad_(False)
-    trained: list[nn.Module] = []
     if mode == "last_n":
         lists = [module for module in encoder.modules() if isinstance(module, nn.ModuleList)]
         layers = max(lists, key=len, default=nn.ModuleList())
-        trained = list(layers[-last:])
-    for layer in trained:
-        layer.requires_grad_(True)
-    kept = {id(module) for layer in trained for module in layer.modules()}
-    for module in encoder.modules():
-        if isinstance(module, nn.Dropout) and id(module) not in kept:
-            module.p = 0.0
+        for layer in layers[-last:]:
+            layer.requires_grad_(True)

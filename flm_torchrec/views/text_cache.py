@@ -14,10 +14,17 @@ from flm_torchrec.data.text import TokenTable
 from flm_torchrec.files import atomic_file
 from flm_torchrec.views.text import TextView
 
+# Of `TextView.encode`: raise it when the same encoder and text give other vectors.
+VERSION = "mean pooling 1"
+
 
 def content_hash(encoder: nn.Module, table: TokenTable) -> str:
-    """Of the encoder's weights and the tokens: another of either is another cache file."""
-    digest = hashlib.blake2b(digest_size=16)
+    """Of how vectors are made, the encoder and the tokens: another of these is another file."""
+    digest = hashlib.blake2b(VERSION.encode(), digest_size=16)
+    config = getattr(encoder, "config", None)
+    if config is not None:
+        settings = {k: v for k, v in config.to_dict().items() if k != "_name_or_path"}
+        digest.update(repr(sorted(settings.items())).encode())
     for name, weight in encoder.state_dict().items():
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().numpy().tobytes())

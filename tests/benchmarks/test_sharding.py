@@ -1,9 +1,11 @@
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from distributed.pool import Ranks
+from flm_benchmarks.sharding import run
 from flm_benchmarks.sharding.model import IDS_PER_BAG, Work, batches
 from flm_benchmarks.sharding.run import main, measure
 
@@ -44,11 +46,39 @@ def measured(runtime: Runtime, sharding: str) -> dict[str, Any]:
     return measure(runtime, Work(tables=2, rows=50, dim=4, batch_size=8), sharding, steps=3)
 
 
-@pytest.mark.parametrize("sharding", ["table_wise", "row_wise"])
-def test_two_ranks_report_the_slowest(sharding: str, ranks: Ranks) -> None:
+@pytest.mark.parametrize("sharding", SHARDING_TYPES)
+def test_every_sharding_type_has_figures_on_two_ranks(sharding: str, ranks: Ranks) -> None:
     first, second = ranks.run(measured, sharding)
+    assert "reason" not in first
     assert first == second
+    assert 0 < first["median_ms"] <= first["p90_ms"]
     assert first["samples_per_s"] == pytest.approx(8e3 / first["median_ms"], rel=0.01)
+
+
+SLOW, FAST = 3.0, 1.0  # seconds of a step
+
+
+def measured_by_an_uneven_clock(runtime: Runtime) -> dict[str, Any]:
+    """A step takes SLOW seconds on rank 1 and FAST ones on rank 0, by clocks set for it."""
+    step = (FAST, SLOW)[runtime.rank]
+    ticks = (place * step for place in itertools.count())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "perf_counter", lambda: next(ticks))
+        return measured(runtime, "table_wise")
+
+
+def test_the_figures_are_those_of_the_slowest_rank(ranks: Ranks) -> None:
+    for line in ranks.run(measured_by_an_uneven_clock):
+        assert (line["median_ms"], line["p90_ms"]) == (1e3 * SLOW, 1e3 * SLOW)
+        assert line["samples_per_s"] == pytest.approx(8 / SLOW, rel=0.05)
+
+
+def test_without_any_figures_the_exit_code_is_1(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "SHARDING_TYPES", ("diagonal", "spiral"))
+    assert main(SMALL) == 1
+    assert "spiral: UserError" in capfd.readouterr().out
 
 
 def test_ranks_share_the_global_batch() -> None:

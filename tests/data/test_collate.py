@@ -142,7 +142,6 @@ def test_all_items_are_the_batch_and_row_0_is_unknown():
     assert items.row.tolist() == items.first.tolist() == list(range(9))
     assert items.log_q.tolist() == [0.0] * 9
     assert items.features["genres"].lengths().tolist() == [0, 1, 2, 1, 0, 1, 2, 2, 1]
-    assert items.text.shape == (9, 0)
 
 
 def test_sampled_items_are_what_was_met_then_padding_then_negatives():
@@ -229,13 +228,6 @@ def test_texts_to_encode_are_those_of_the_windows_first(text_parts):
     assert text.tokens.tolist() == tokens.tolist()
     assert text.attention.tolist() == attention.tolist()
     assert set(text_parts(rows=6).batch(TWO, rng_key=KEY).text.item.tolist()) > {3, 4, 5, 6}
-
-
-def test_cached_vectors_stand_beside_the_rows_of_sampled_items(text_parts):
-    collator = text_parts(negatives=6)
-    items = collator.batch(TWO, rng_key=KEY).items
-    assert (items.text == collator.text.vectors[items.row]).all()
-    assert (items.text[items.row == 7] == 0).all()
 
 
 @pytest.mark.parametrize("negatives", ["all", 6])

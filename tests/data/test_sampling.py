@@ -98,3 +98,25 @@ def test_last_windows_end_with_the_latest_event():
     windows = last_windows(SEQS, user, 3)
     assert items(windows, windows.first, windows.length) == [[3, 4, 5], [6, 1], []]
     assert windows.length.tolist() == [3, 2, 0]
+
+
+def test_the_order_of_an_epoch_is_drawn_once(monkeypatch):
+    drawn = []
+    default_rng = np.random.default_rng
+
+    def counted(seed):
+        drawn.append(seed)
+        return default_rng(seed)
+
+    monkeypatch.setattr(np.random, "default_rng", counted)
+    draw = sampler(users=1)
+    for step in range(12):
+        draw(step)
+    assert [seed for seed in drawn if seed[1] == 0] == [(0, 0, 0), (0, 0, 1)]
+
+
+def test_steps_asked_for_in_any_order_are_the_same():
+    in_order = [sampler(users=2)(step).user.tolist() for step in range(9)]
+    draw = sampler(users=2)
+    steps = [7, 0, 8, 1, 6, 2, 3, 5, 4]
+    assert [draw(step).user.tolist() for step in steps] == [in_order[step] for step in steps]

@@ -61,8 +61,6 @@ def losses_of(assembly: Assembly, *, lacking: str = "") -> list[list[float]]:
 
 
 def without(batch: FLMBatch, what: str) -> FLMBatch:
-    if what == "text":
-        return replace(batch, items=replace(batch.items, text=torch.zeros_like(batch.items.text)))
     if what == "labels":
         none = torch.zeros_like(batch.edges.label_weight)
         return replace(batch, edges=replace(batch.edges, label_weight=none))
@@ -81,12 +79,14 @@ def train_from_start(
     path = checkpoint.latest(folder)
     assert path is not None
     checkpoint.load(path, assembly.dmp, assembly.optimizer)
+    assembly.refresh_text(keep=False)
     optimizers = list_optimizers(assembly.dmp, assembly.optimizer)
     names = {name for name, _ in assembly.dmp.named_parameters()}
     assert optimizers.keys() == names
     for name, (kind, lr) in optimizers.items():
-        assert kind == ("frozen" if ".encoder." in name else kind)
-        expected = 0.0 if kind == "frozen" else 0.05 if ".ebc." in name else 2e-3
+        is_frozen = ".encoder." in name
+        assert (kind == "frozen") == is_frozen, name
+        expected = 0.0 if is_frozen else 0.05 if ".ebc." in name else 2e-3
         assert lr == pytest.approx(expected), (name, kind)
     losses = losses_of(assembly)
     return losses, ranking_quality(assembly, part="validation").mean
@@ -107,7 +107,13 @@ def test_two_ranks_train_and_rank_as_one_rank_does(
 
 
 def train_lacking(runtime: Runtime, config: RunConfig, what: str) -> Any:
-    return losses_of(assemble(config, runtime), lacking=what if runtime.rank == 1 else "")
+    assembly = assemble(config, runtime)
+    assembly.refresh_text(keep=False)
+    view = assembly.model.flm.text_view
+    assert view is not None
+    if what == "text" and runtime.rank == 1:
+        view.vectors.zero_()
+    return losses_of(assembly, lacking=what if runtime.rank == 1 else "")
 
 
 @pytest.mark.parametrize("what", ["text", "labels"])

@@ -32,17 +32,20 @@ def test_a_vector_is_the_mean_of_the_token_states_at_length_sqrt_h(view):
 
 
 def test_rows_are_projections_of_cached_vectors(view):
-    cached = torch.randn(5, 16)
-    rows, states, embedding = view(cached, NO_TEXT, NOTHING_MASKED)
-    torch.testing.assert_close(rows, view.project(cached))
+    view.vectors = torch.randn(5, 16)
+    view.vectors[2] = 0
+    item = torch.tensor([4, 2, 0])
+    rows, has_text, states, embedding = view(item, NO_TEXT, NOTHING_MASKED)
+    torch.testing.assert_close(rows, view.project(view.vectors[item]))
+    assert has_text.tolist() == [True, False, True]
     assert states.shape == (0, 1, 16)
     assert embedding is view.encoder.get_input_embeddings().weight
 
 
 def test_fresh_rows_replace_the_cached_ones_and_carry_the_gradient(view):
-    cached = torch.randn(5, 16)
+    cached = view.vectors = torch.randn(5, 16)
     text = TextRows(item=torch.tensor([3, 1]), tokens=TOKENS, attention=ATTENTION)
-    rows, _, _ = view(cached, text, NOTHING_MASKED)
+    rows, _, _, _ = view(torch.arange(5), text, NOTHING_MASKED)
     torch.testing.assert_close(rows[[3, 1]], view.project(view.encode(TOKENS, ATTENTION)))
     torch.testing.assert_close(rows[[0, 2, 4]], view.project(cached[[0, 2, 4]]))
     rows[[0, 2, 4]].sum().backward(retain_graph=True)
@@ -54,7 +57,7 @@ def test_fresh_rows_replace_the_cached_ones_and_carry_the_gradient(view):
 
 def test_states_of_masked_texts_are_the_encoders_own(view):
     masked = MaskedText(tokens=TOKENS, attention=ATTENTION, target=TOKENS)
-    _, states, _ = view(torch.zeros(1, 16), NO_TEXT, masked)
+    _, _, states, _ = view(NONE[:, 0], NO_TEXT, masked)
     expected = view.encoder(input_ids=TOKENS, attention_mask=ATTENTION).last_hidden_state
     torch.testing.assert_close(states, expected)
 
@@ -81,13 +84,14 @@ def test_last_n_trains_the_last_layers(view):
 
 def test_last_n_keeps_the_dropout_of_what_trains(view):
     freeze(view.encoder, "last_n", last=1)
-    share = {
-        name: module.p
+    view.train()
+    drops = {
+        name: module.training
         for name, module in view.encoder.named_modules()
         if isinstance(module, torch.nn.Dropout)
     }
-    assert {p for name, p in share.items() if name.startswith("encoder.layer.1.")} == {0.1}
-    assert {p for name, p in share.items() if not name.startswith("encoder.layer.1.")} == {0.0}
+    assert {on for name, on in drops.items() if name.startswith("encoder.layer.1.")} == {True}
+    assert {on for name, on in drops.items() if not name.startswith("encoder.layer.1.")} == {False}
 
 
 def test_full_trains_everything(view):
