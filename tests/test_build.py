@@ -14,6 +14,7 @@ from flm_torchrec.build import (
     build_heads,
     build_negatives,
     build_objective,
+    check_shares,
     dense_optimizer,
     load_encoder,
     masked_pool,
@@ -220,9 +221,9 @@ def collator(config: RunConfig, *, text=None, world_size: int = 2):
 def test_what_the_ranks_cannot_share_equally_is_the_users_mistake(encoder_folder, sections, key):
     text = {"encoder": str(encoder_folder), **sections.get("text", {})}
     config = tiny_model.config(**{**sections, "text": text})
-    whole = tiny_model.parts(config, DATASET).collator
+    check_shares(config, 1)
     with pytest.raises(UserError, match=rf"{key} can't be served by 2 ranks; .*multiples of 2"):
-        collator(config, text=whole.text)
+        check_shares(config, 2)
 
 
 def test_more_users_or_texts_a_step_than_there_are_is_the_users_mistake(encoder_folder):
@@ -276,7 +277,8 @@ def test_the_text_encoder_has_its_own_rate_and_vectors_do_not_decay(encoder_fold
     assert len(found) == len(named)
     for name, parameter in named:
         rate = 5e-5 if name.startswith("flm.text_view.encoder.") else 2e-3
-        assert found[id(parameter)] == (rate, 0.01 if parameter.ndim > 1 else 0.0), name
+        decays = parameter.ndim > 1 and not name.endswith("bias")
+        assert found[id(parameter)] == (rate, 0.01 if decays else 0.0), name
 
 
 def test_a_label_with_the_name_of_a_task_is_refused() -> None:

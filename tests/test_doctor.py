@@ -1,6 +1,7 @@
 """`flm doctor`: what it finds wrong, and that it says how to repair it."""
 
 import json
+import math
 import re
 import sys
 import tomllib
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from flm_apps.doctor import main
 
+from flm_torchrec.planning import machine
 from flm_torchrec.planning.doctor import check_training, read_probe
 from flm_torchrec.planning.environment import (
     VERSIONS,
@@ -18,7 +20,13 @@ from flm_torchrec.planning.environment import (
     check_transformers,
     check_version,
 )
-from flm_torchrec.planning.machine import at_least, available_memory, check_torchrun, free_space
+from flm_torchrec.planning.machine import (
+    at_least,
+    available_memory,
+    check_torchrun,
+    container_memory,
+    free_space,
+)
 
 ROOT = Path(__file__).parent.parent
 CPU, GPU = {"fbgemm-gpu-cpu": "1.8.0"}, {"fbgemm-gpu": "1.8.0"}
@@ -31,7 +39,8 @@ def test_this_environment_passes_and_is_printed_as_json(capsys):
     assert report["passed"]
     names = [check["name"] for check in report["checks"]]
     assert names == [
-        "python", "torch", "fbgemm", "torchrec", "torchx", "transformers", "requirements",
+        "python", "torch", "fbgemm", "torchrec", "torchmetrics", "torchx", "transformers",
+        "requirements",
         "training", "gloo", "cuda", "nccl",
         "cores", "memory", "disk", "shared memory", "open files", "torchrun",
     ]  # fmt: skip
@@ -49,8 +58,8 @@ def test_a_local_build_of_the_right_torch_passes():
     assert check_version("torch", CPU_TORCH).status == "ok"
 
 
-@pytest.mark.parametrize("name", ["torch", "torchrec", "torchx"])
-@pytest.mark.parametrize("installed", [{}, {"torch": "2.1", "torchrec": "2.1", "torchx": "2.1"}])
+@pytest.mark.parametrize("name", ["torch", "torchrec", "torchmetrics", "torchx"])
+@pytest.mark.parametrize("installed", [{}, dict.fromkeys(VERSIONS, "2.1")])
 def test_a_missing_or_other_version_fails_with_its_repair(name, installed):
     check = check_version(name, installed)
     assert check.status == "FAIL"
@@ -75,6 +84,11 @@ def test_torchrec_is_repaired_without_its_requirements():
         (CPU | GPU | CPU_TORCH, False, "FAIL"),
         (CPU | GPU | GPU_TORCH, True, "FAIL"),
         ({"fbgemm-gpu-cpu": "1.7.0"} | CPU_TORCH, False, "FAIL"),
+        ({"fbgemm-gpu": "1.8.0+cpu"} | CPU_TORCH, False, "ok"),
+        ({"fbgemm-gpu": "1.7.0+cpu"} | CPU_TORCH, False, "FAIL"),
+        ({"fbgemm-gpu": "1.8.0+cu130"} | GPU_TORCH, True, "ok"),
+        ({"fbgemm-gpu": "1.8.0+cu126"} | GPU_TORCH, True, "FAIL"),
+        (GPU | {"torch": "2.13.0"}, True, "ok"),
         (CPU_TORCH, False, "FAIL"),
     ],
 )
@@ -130,6 +144,48 @@ def test_a_resource_fails_only_where_nothing_runs(found, status):
     assert (check.repair is not None) == (status != "ok")
 
 
+def cgroup(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(f"{text}\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "cached", "left"),
+    [(8, 5, 0, 3), (8, 5, 2, 5), (8, 8, 0, 0), (8, 9, 0, 0)],
+)
+def test_a_container_leaves_its_limit_less_what_it_holds(limit, used, cached, left, tmp_path):
+    gib = 2**30
+    new = {
+        "memory.max": f"{limit * gib}",
+        "memory.current": f"{used * gib}",
+        "memory.stat": f"anon 5\ninactive_file {cached * gib}",
+    }
+    assert container_memory(cgroup(tmp_path, new)) == left
+    old = {
+        "memory/memory.limit_in_bytes": f"{limit * gib}",
+        "memory/memory.usage_in_bytes": f"{used * gib}",
+        "memory/memory.stat": f"cache 5\ntotal_inactive_file {cached * gib}",
+    }
+    (tmp_path / "old").mkdir()
+    assert container_memory(cgroup(tmp_path / "old", old)) == left
+
+
+def test_without_a_limit_a_container_leaves_what_the_machine_has(tmp_path):
+    assert container_memory(tmp_path) == math.inf
+    unlimited = {"memory.max": "max", "memory.current": "5", "memory.stat": "anon 5"}
+    assert container_memory(cgroup(tmp_path, unlimited)) == math.inf
+
+
+def test_too_little_memory_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(machine, "available_memory", lambda: 1.0)
+    (check,) = [check for check in machine.check_machine() if check.name == "memory"]
+    assert check.status == "FAIL"
+    assert check.repair
+    assert check.repair.startswith("end other programs, or give the container more")
+
+
 def test_memory_and_disk_are_measured():
     assert available_memory() > 0
     assert free_space(".") > 0
@@ -147,8 +203,8 @@ def test_a_torchrun_outside_of_path_warns_with_the_path_to_set(tmp_path):
 def test_versions_agree_with_what_is_installed_by_pyproject_and_makefile():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    assert f"torch=={VERSIONS['torch']}" in project["dependencies"]
-    assert f"torchx=={VERSIONS['torchx']}" in project["dependencies"]
+    pinned = dict(line.split("==") for line in project["dependencies"] if "==" in line)
+    assert pinned == {name: VERSIONS[name] for name in ("torch", "torchmetrics", "torchx")}
     assert "transformers>=5,<6" in project["dependencies"]
     assert extras["cpu"] == [f"fbgemm-gpu-cpu=={VERSIONS['fbgemm']}"]
     assert extras["gpu"] == [f"fbgemm-gpu=={VERSIONS['fbgemm']}"]

@@ -13,7 +13,14 @@ from importlib import metadata
 
 from flm_torchrec.planning.check import Check
 
-VERSIONS = {"torch": "2.13.0", "fbgemm": "1.8.0", "torchrec": "1.8.0", "torchx": "0.7.0"}
+# torch, fbgemm and torchrec are a triple of one release; torchrec asks for this torchmetrics.
+VERSIONS = {
+    "torch": "2.13.0",
+    "fbgemm": "1.8.0",
+    "torchrec": "1.8.0",
+    "torchmetrics": "1.0.3",
+    "torchx": "0.7.0",
+}
 _CHECKED = {*VERSIONS, "transformers"}
 PIP = f"{shlex.quote(sys.executable)} -m pip"
 _PLAIN = "a plain `pip install torchrec` brings it, since torchrec requires the GPU build by name"
@@ -29,6 +36,7 @@ def check_environment(*, has_gpu: bool) -> list[Check]:
         check_version("torch", installed),
         check_fbgemm(installed, has_gpu=has_gpu),
         check_version("torchrec", installed),
+        check_version("torchmetrics", installed),
         check_version("torchx", installed),
         check_transformers(installed),
         check_requirements(installed, requirements),
@@ -51,7 +59,7 @@ def check_python(version: tuple[int, ...]) -> Check:
 def check_version(name: str, installed: Mapping[str, str]) -> Check:
     """The exact version this package is built on."""
     wanted, found = VERSIONS[name], installed.get(name)
-    if found and found.partition("+")[0] == wanted:
+    if found and _release(found) == wanted:
         return Check(name, "ok", found)
     no_deps = "--no-deps " if name == "torchrec" else ""
     detail = f"{found or 'not installed'}; needs {wanted}"
@@ -60,31 +68,42 @@ def check_version(name: str, installed: Mapping[str, str]) -> Check:
 
 def check_fbgemm(installed: Mapping[str, str], *, has_gpu: bool) -> Check:
     """Exactly one build of fbgemm, of the right version, that fits the machine and torch."""
-    cpu, gpu = installed.get("fbgemm-gpu-cpu"), installed.get("fbgemm-gpu")
-    cpu_torch = installed.get("torch", "").endswith("+cpu")
+    names = ("fbgemm-gpu-cpu", "fbgemm-gpu")
+    builds = {name: installed[name] for name in names if name in installed}
+    torch = installed.get("torch", "")
     wanted = fbgemm_requirement(installed, has_gpu=has_gpu)
-    builds = "fbgemm-gpu fbgemm-gpu-cpu"
-    repair = f"{PIP} uninstall -y {builds} && {PIP} install --no-deps {wanted}"
-    detail = " and ".join(
-        f"{version} ({build} build)" for version, build in ((cpu, "CPU"), (gpu, "GPU")) if version
-    )
-    if not detail:
+    repair = f"{PIP} uninstall -y fbgemm-gpu fbgemm-gpu-cpu && {PIP} install --no-deps {wanted}"
+    # PyTorch's own index calls its CPU build fbgemm-gpu, of a version that ends with +cpu.
+    kinds = {
+        name: "CPU" if name == "fbgemm-gpu-cpu" or _build(version) == "cpu" else "GPU"
+        for name, version in builds.items()
+    }
+    detail = " and ".join(f"{builds[name]} ({kind} build)" for name, kind in kinds.items())
+    if not builds:
         return Check("fbgemm", "FAIL", f"not installed; needs {wanted}", repair)
-    if cpu and gpu:
+    if len(builds) > 1:
         return Check("fbgemm", "FAIL", f"{detail} overwrite each other: {_PLAIN}", repair)
-    if gpu and (cpu_torch or not has_gpu):
-        where = "with a CPU build of torch" if cpu_torch else "on a machine without an NVIDIA GPU"
+    ((name, version),) = builds.items()
+    is_cpu, is_cpu_torch = kinds[name] == "CPU", _build(torch) == "cpu"
+    if not is_cpu and (is_cpu_torch or not has_gpu):
+        where = (
+            "with a CPU build of torch" if is_cpu_torch else "on a machine without an NVIDIA GPU"
+        )
         return Check("fbgemm", "FAIL", f"{detail} does not load {where}: {_PLAIN}", repair)
-    if (cpu or gpu) != VERSIONS["fbgemm"]:
+    if _release(version) != VERSIONS["fbgemm"]:
         return Check("fbgemm", "FAIL", f"{detail}; needs {wanted}", repair)
-    if cpu and has_gpu:
+    cudas = {build for build in map(_build, (version, torch)) if build.startswith("cu")}
+    if not is_cpu and len(cudas) > 1:
+        told = f"{detail} is built for another CUDA than torch {torch}"
+        return Check("fbgemm", "FAIL", told, reinstall_command(has_gpu=has_gpu))
+    if is_cpu and has_gpu:
         return Check("fbgemm", "warn", f"{detail}: the GPU of this machine stays idle")
     return Check("fbgemm", "ok", detail)
 
 
 def fbgemm_requirement(installed: Mapping[str, str], *, has_gpu: bool) -> str:
     """The build of fbgemm that fits the machine and the installed torch."""
-    cpu_torch = installed.get("torch", "").endswith("+cpu")
+    cpu_torch = _build(installed.get("torch", "")) == "cpu"
     build = "fbgemm-gpu" if has_gpu and not cpu_torch else "fbgemm-gpu-cpu"
     return f"{build}=={VERSIONS['fbgemm']}"
 
@@ -106,7 +125,10 @@ def check_transformers(installed: Mapping[str, str]) -> Check:
 
 
 def check_requirements(installed: Mapping[str, str], requirements: Iterable[str]) -> Check:
-    """Every other requirement outside an extra is installed, in whatever version."""
+    """Every other requirement outside an extra is installed, in whatever version.
+
+    Those of one exact version are in VERSIONS and have a check of their own.
+    """
     names = {line: _normal(re.split(r"[^\w.-]", line)[0]) for line in requirements}
     needed = [line for line in names if "extra ==" not in line and names[line] not in _CHECKED]
     missing = [line for line in needed if names[line] not in installed]
@@ -114,6 +136,15 @@ def check_requirements(installed: Mapping[str, str], requirements: Iterable[str]
         wanted = " ".join(map(shlex.quote, missing))
         return Check("requirements", "FAIL", f"missing: {wanted}", f"{PIP} install {wanted}")
     return Check("requirements", "ok", f"all {len(needed)} installed")
+
+
+def _release(version: str) -> str:
+    return version.partition("+")[0]
+
+
+def _build(version: str) -> str:
+    """What follows the plus of "2.13.0+cu130"; "" without one."""
+    return version.partition("+")[2]
 
 
 def _normal(name: str) -> str:

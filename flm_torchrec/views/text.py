@@ -33,6 +33,7 @@ class TextView(nn.Module):
         # In the view rather than in the batches: those that a pipeline has drawn ahead of a
         # renewal then use the new vectors, as they do in a run that resumes there.
         self.register_buffer("vectors", torch.zeros(0, hidden), persistent=False)
+        self.train()
 
     def train(self, mode: bool = True) -> "TextView":
         """As `nn.Module.train`, but for what isn't trained."""

@@ -17,6 +17,7 @@ SETTINGS = (
     "data.window=8",
     "views.width=16",
     "views.text.max_tokens=8",
+    "views.text.refresh=3",
     "views.history.layers=1",
     "train.checkpoint_every=3",
     "train.steps=6",
@@ -91,6 +92,55 @@ def test_a_resumed_run_equals_one_that_was_not_cut_bit_for_bit(
     assert any("exp_avg_sq" in name for name in one)
     assert any("momentum" in name for name in one)
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_validation_on_the_way_leaves_training_as_it_was_bit_for_bit(
+    pretrained: Path, ml100k: Path, encoder_folder: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "watched"
+    arguments = settings(ml100k, encoder_folder, "train.validate_every=2")
+    assert train("pretrain.yaml", run, *arguments) == 0
+    assert "validation/ndcg@10" in (run / "log.jsonl").read_text()
+    last = Path("checkpoints") / "step-00000006"
+    one, other = whole(pretrained / last, tmp_path), whole(run / last, tmp_path)
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_resuming_a_finished_run_has_nothing_left_to_do(
+    pretrained: Path, ml100k: Path, encoder_folder: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "finished"
+    shutil.copytree(pretrained, run)
+    before = json.loads((run / "report.json").read_text())["tasks"]
+    assert train("pretrain.yaml", run, "--resume", *settings(ml100k, encoder_folder)) == 0
+    assert json.loads((run / "report.json").read_text())["tasks"] == before
+
+
+def test_a_resume_that_can_not_be_leaves_the_run_as_it_was(
+    pretrained: Path,
+    ml100k: Path,
+    encoder_folder: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(pretrained, run)
+    for override, told in [("train.steps=3", "train.steps: 3"), ("views.width=32", "shape")]:
+        arguments = settings(ml100k, encoder_folder, override)
+        refused(capfd, train("pretrain.yaml", run, "--resume", *arguments), told)
+        assert (run / "config.yaml").read_text() == (pretrained / "config.yaml").read_text()
+
+
+def test_a_checkpoint_of_other_data_is_refused(
+    finetuned: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "other"
+    shutil.copytree(finetuned, run)
+    for marker in run.glob("checkpoints/*/meta.json"):
+        content = json.loads(marker.read_text())
+        content["meta"]["fingerprint"] = "another"
+        marker.write_text(json.dumps(content))
+    refused(capfd, evaluate.main(["--run", str(run)]), "was trained on data another")
 
 
 def test_stage_two_says_what_came_from_stage_one(
@@ -172,7 +222,7 @@ def test_a_setting_that_can_not_be_is_refused_with_what_can(
 ) -> None:
     code = train("pretrain.yaml", tmp_path / "run", *settings(ml100k, encoder_folder, override))
     refused(capfd, code, *told)
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_configuration_that_is_not_there_names_the_bundled_ones(

@@ -196,7 +196,7 @@ def test_matching_parameters_are_loaded_and_the_others_named(
 def test_a_checkpoint_of_nothing_in_common_is_refused(alone: Runtime, tmp_path: Path) -> None:
     path = saved(alone, tmp_path)
     dmp, _ = make(alone, model=nn.Sequential(Toy()))
-    with pytest.raises(UserError, match="no parameter of the model is in it"):
+    with pytest.raises(UserError, match="no trainable parameter of the model is in it"):
         checkpoint.load_matching(path, dmp)
     with pytest.raises(UserError, match=r"nowhere: holds no meta\.json"):
         checkpoint.load_matching(tmp_path / "nowhere", dmp)
