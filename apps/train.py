@@ -90,14 +90,17 @@ def begin(assembly: Assembly, run: Path, *, resume: bool) -> int:
 
 
 def told(assembly: Assembly, losses: Iterable[Tensor], output: StepOutput) -> dict[str, float]:
-    """What a line of the log holds: mean losses over the last steps and all ranks, and the weight
-    the fusion gave each view; called by all ranks."""
-    mean = all_gather(torch.stack(list(losses)).mean(0)[None]).mean(0).tolist()
-    by_task = zip(assembly.model.objective.names, mean, strict=True)
+    """What a line of the log holds: the loss that is minimised and each task's own, as means over
+    the last steps and all ranks, and the weight the fusion gave each view; called by all ranks."""
+    mean = all_gather(torch.stack(list(losses)).mean(0)[None]).mean(0)
+    objective = assembly.model.objective
+    by_task = zip(objective.names, mean.tolist(), strict=True)
     weights = zip(assembly.model.flm.view_names, output.view_weights.tolist(), strict=True)
-    return {f"loss/{name}": value for name, value in by_task} | {
-        f"fusion/{name}": weight for name, weight in weights
-    }
+    return (
+        {"loss": float((objective.weight * mean).sum())}
+        | {f"loss/{name}": value for name, value in by_task}
+        | {f"fusion/{name}": weight for name, weight in weights}
+    )
 
 
 def run_training(assembly: Assembly, run: Path, *, resume: bool) -> dict[str, Any]:

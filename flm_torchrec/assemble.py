@@ -16,15 +16,14 @@ from flm_torchrec.build import (
     build_model,
     check_shares,
     dense_optimizer,
-    load_encoder,
     masked_pool,
-    token_table,
 )
 from flm_torchrec.config import RunConfig
 from flm_torchrec.data.collate import Collator, ItemText
 from flm_torchrec.data.dataset import VALIDATION, Dataset
 from flm_torchrec.data.prepare import prepare
 from flm_torchrec.data.sampling import sequences
+from flm_torchrec.encoder import load_encoder, token_table
 from flm_torchrec.errors import UserError
 from flm_torchrec.retrieval import Retrieval
 from flm_torchrec.trainable import FLMTrain

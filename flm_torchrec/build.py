@@ -1,23 +1,19 @@
 """A configuration becomes objects: the one place, besides the apps, that reads it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from torch import nn
-from transformers import AutoModel, AutoTokenizer
 
-from flm_torchrec.config import RunConfig, TextConfig
+from flm_torchrec.config import RunConfig
 from flm_torchrec.data.collate import Collator, ItemText
 from flm_torchrec.data.dataset import TRAIN, Column, Dataset
 from flm_torchrec.data.negatives import AllItems, PopularItems
 from flm_torchrec.data.sampling import Sequences
-from flm_torchrec.data.text import TokenTable, held_out_texts, tokenise
+from flm_torchrec.data.text import TokenTable, held_out_texts
+from flm_torchrec.encoder import TextEncoder
 from flm_torchrec.errors import UserError
 from flm_torchrec.model import FLM
 from flm_torchrec.tasks.alignment import Alignment
@@ -28,96 +24,13 @@ from flm_torchrec.trainable import FLMTrain, Objective
 from flm_torchrec.views.fusion import Fusion, GatedFusion, MeanFusion, WeightedFusion
 from flm_torchrec.views.history import CausalHistory
 from flm_torchrec.views.sparse import SparseView, embedding_bags
-from flm_torchrec.views.text import TextView, freeze
+from flm_torchrec.views.text import TextView
 
 FUSIONS: dict[str, type[Fusion]] = {
     "mean": MeanFusion,
     "weighted": WeightedFusion,
     "gated": GatedFusion,
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TextEncoder:
-    """A pretrained encoder, its tokenizer and its sizes."""
-
-    model: nn.Module
-    tokenizer: Any
-    hidden: int
-    vocabulary: int
-
-
-def encoder_folder(name: str) -> str:
-    """The folder that `name` stands for: itself, the one in an installed package, or `name` as a
-    Hugging Face id."""
-    if Path(name).is_dir():
-        return name
-    try:
-        files = metadata.files(name) or []
-    except metadata.PackageNotFoundError:
-        return name
-    for file in files:
-        if (
-            file.name == "config.json"
-            and (Path(str(file.locate())).parent / "tokenizer.json").exists()
-        ):
-            return str(Path(str(file.locate())).parent)
-    raise UserError(f"views.text.encoder: the package {name!r} holds no model folder")
-
-
-def load_encoder(config: TextConfig) -> TextEncoder:
-    """The pretrained encoder, in fp32, frozen as `config.mode` says."""
-    folder = encoder_folder(config.encoder)
-    # Its report of the weights that an encoder doesn't need, such as a pooler's, says nothing.
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModel.from_pretrained(folder, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"views.text.encoder: {config.encoder!r} can't be loaded as an encoder with its "
-            f"tokenizer; allowed: a folder with config.json, weights and tokenizer files, an "
-            f"installed package that holds one, or a Hugging Face id: {error}"
-        ) from error
-    if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
-        raise UserError(
-            f"views.text.encoder: the tokenizer of {config.encoder!r} has no mask or no pad token"
-        )
-    _check_sizes(config, len(tokenizer), len(set(tokenizer.all_special_ids)), model.config)
-    if getattr(model, "pooler", None) is not None:
-        model.pooler = None  # the text view pools the tokens' states itself
-    freeze(model, config.mode, last=config.last)
-    return TextEncoder(
-        model=model,
-        tokenizer=tokenizer,
-        hidden=model.config.hidden_size,
-        vocabulary=model.config.vocab_size,
-    )
-
-
-def _check_sizes(config: TextConfig, num_tokens: int, num_special: int, sizes: Any) -> None:
-    # A folder without tokenizer files gives a tokenizer that knows special tokens alone.
-    if not num_special < num_tokens <= sizes.vocab_size:
-        raise UserError(
-            f"views.text.encoder: the tokenizer of {config.encoder!r} knows {num_tokens} tokens, "
-            f"{num_special} of them special; allowed: more than those, and at most the encoder's "
-            f"{sizes.vocab_size} (are the folder's tokenizer files there?)"
-        )
-    longest = getattr(sizes, "max_position_embeddings", None) or config.max_tokens
-    if config.max_tokens > longest:
-        raise UserError(
-            f"views.text.max_tokens: {config.max_tokens}; allowed: at most the {longest} of "
-            f"{config.encoder!r}"
-        )
-
-
-def token_table(dataset: Dataset, encoder: TextEncoder, config: TextConfig) -> TokenTable:
-    """The items' text in tokens; several texts of an item are joined."""
-    if not dataset.items.text:
-        raise UserError("views.text: the data's schema declares no text of items (items.text)")
-    texts = [" ".join(parts).strip() for parts in zip(*dataset.items.text.values(), strict=True)]
-    return tokenise(texts, encoder.tokenizer, max_tokens=config.max_tokens)
 
 
 def build_flm(config: RunConfig, dataset: Dataset, encoder: TextEncoder | None) -> FLM:

@@ -16,17 +16,14 @@ from flm_torchrec.build import (
     build_objective,
     check_shares,
     dense_optimizer,
-    load_encoder,
     masked_pool,
-    token_table,
-)
-from flm_torchrec.build import (
-    encoder_folder as folder_of,
 )
 from flm_torchrec.config import RunConfig, TextConfig
 from flm_torchrec.data.negatives import AllItems, PopularItems
 from flm_torchrec.data.sampling import sequences
 from flm_torchrec.data.text import held_out_texts
+from flm_torchrec.encoder import encoder_folder as folder_of
+from flm_torchrec.encoder import load_encoder, token_table
 from flm_torchrec.errors import UserError
 from flm_torchrec.tasks.heads import BinaryHead, OrdinalHead
 from flm_torchrec.tasks.ranking import Ranking

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = {"flm_torchrec": "flm_torchrec", "apps": "flm_apps", "benchmarks": "flm_benchmarks"}
 LEAVES = {"errors", "files", "typed_yaml"}
 MODEL = LEAVES | {"data", "views", "model", "tasks", "trainable"}
-BUILT = MODEL | {"retrieval", "config", "build", "training"}
+BUILT = MODEL | {"retrieval", "config", "encoder", "build", "training"}
 ALLOWED = {
     "errors": set(),
     "files": set(),
@@ -24,7 +24,8 @@ ALLOWED = {
     "tasks": LEAVES | {"data", "views", "model", "tasks"},
     "trainable": MODEL - {"trainable"},
     "retrieval": MODEL,
-    "build": MODEL | {"config"},
+    "encoder": MODEL | {"config"},
+    "build": MODEL | {"config", "encoder"},
     "assemble": BUILT,
     "measure": BUILT | {"assemble", "evaluation"},
     "training": LEAVES | {"data.batch", "training"},

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
-from flm_torchrec.build import build_collator, build_model, load_encoder, masked_pool, token_table
+from flm_torchrec.build import build_collator, build_model, masked_pool
 from flm_torchrec.config import RunConfig
 from flm_torchrec.data.batch import Edges, FLMBatch, ItemRows, MaskedText, TextRows, UserRows
 from flm_torchrec.data.collate import Collator, ItemText
 from flm_torchrec.data.dataset import Dataset
 from flm_torchrec.data.sampling import UserSampler, sequences
+from flm_torchrec.encoder import load_encoder, token_table
 from flm_torchrec.model import Items, Users, Views
 from flm_torchrec.trainable import FLMTrain
 from flm_torchrec.views.text_cache import text_vectors

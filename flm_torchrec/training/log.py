@@ -34,18 +34,17 @@ class RunLog:
         self._progress = _Progress(start, steps)
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
-        """Log the values of `step`; the sum of those named "loss/..." is shown in the progress.
+        """Log the values of `step`; the one called "loss" is shown in the progress.
 
-        Values without a loss, such as a validation's, get a line of their own.
+        Values without it, such as a validation's, get a line of their own.
         """
         if not self._writes:
             return
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
-        losses = [value for name, value in values.items() if name.startswith("loss/")]
-        if losses:
-            self._progress.update(step, sum(losses))
+        if "loss" in values:
+            self._progress.update(step, values["loss"])
         else:
             told = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
             self._progress.tell(f"step {step}  {told}")

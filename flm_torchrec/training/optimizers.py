@@ -27,6 +27,9 @@ _CUDA_ONLY: dict[str, OptimizerSettings] = {
     "lamb": (sparse_optim.LAMB, _EPSILON),
 }
 
+# TorchRec's classes of these only name a kernel: they can't update a data-parallel table.
+FUSED_ONLY = ("partial_rowwise_adam", "lamb")
+
 
 def table_optimizer(name: str, lr: float, device: torch.device) -> OptimizerSettings:
     """The class and arguments of the optimizer of the tables called `name`."""

@@ -33,6 +33,7 @@ from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer
 from flm_torchrec.errors import UserError
 from flm_torchrec.training.compat import topology
 from flm_torchrec.training.optimizers import (
+    FUSED_ONLY,
     DenseOptimizer,
     OptimizerFactory,
     ReadyOptimizer,
@@ -89,6 +90,11 @@ def shard(
     named = dict(dmp.named_parameters())
     copied = {name: named[name] for name, kind in tables.items() if kind == DATA_PARALLEL}
     if copied:
+        if sparse_optimizer in FUSED_ONLY:
+            raise UserError(
+                f"sharding: {next(iter(copied))} is data_parallel, but {sparse_optimizer} has a "
+                "fused kernel only; allowed: another sharding type, or another optimizer"
+            )
         optimizers.append(
             ReadyOptimizer(copied, lambda pairs: optimizer_class([p for _, p in pairs], **settings))
         )

@@ -69,7 +69,7 @@ def test_elsewhere_than_on_a_terminal_lines_are_few(
 ) -> None:
     log = RunLog(tmp_path, 0, 100)
     for step in range(1, 101):
-        log.step(step, {"loss/rank": 1.0, "loss/like": 0.5})
+        log.step(step, {"loss": 1.5, "loss/rank": 1.0, "loss/like": 5.0})
     log.close()
     lines = capsys.readouterr().out.splitlines()
     assert 1 <= len(lines) <= 2
@@ -84,7 +84,7 @@ def test_on_a_terminal_one_line_is_rewritten(
     monkeypatch.setattr("sys.stdout", out)
     log = RunLog(tmp_path, 0, 2)
     for step in range(1, 3):
-        log.step(step, {"loss/rank": 1.0, "loss/like": 0.5})
+        log.step(step, {"loss": 1.5, "loss/rank": 1.0, "loss/like": 5.0})
     log.close()
     assert out.getvalue().count("\n") == 1
     assert "\r" in out.getvalue()
