@@ -35,9 +35,9 @@ def pretrain(
     resume: str = "false",
     j: str = "1x2",
     name: str = "flm-pretrain",
-    cpu: int = 2,
+    cpu: int = 0,
     gpu: int = 0,
-    memMB: int = 8192,
+    memMB: int = 0,
     env: Optional[Dict[str, str]] = None,
     max_retries: int = 0,
     image: str = torchx.IMAGE,
@@ -52,9 +52,9 @@ def pretrain(
         resume: true to go on from the last checkpoint of the run's folder, else false
         j: NODESxPROCESSES, such as 1x2; one process a GPU on GPU machines
         name: the job's name
-        cpu: cores a machine
+        cpu: cores a machine; 0: one a process
         gpu: GPUs a machine
-        memMB: main memory a machine, in MB
+        memMB: main memory a machine, in MB; 0: 4096 a process
         env: environment variables of the job, A=1,B=2
         max_retries: how often the scheduler starts a failed job again; it then resumes
         image: container image or folder, for schedulers that use one
@@ -72,9 +72,9 @@ def finetune(
     resume: str = "false",
     j: str = "1x2",
     name: str = "flm-finetune",
-    cpu: int = 2,
+    cpu: int = 0,
     gpu: int = 0,
-    memMB: int = 8192,
+    memMB: int = 0,
     env: Optional[Dict[str, str]] = None,
     max_retries: int = 0,
     image: str = torchx.IMAGE,
@@ -89,9 +89,9 @@ def finetune(
         resume: true to go on from the last checkpoint of the run's folder, else false
         j: NODESxPROCESSES, such as 1x2; one process a GPU on GPU machines
         name: the job's name
-        cpu: cores a machine
+        cpu: cores a machine; 0: one a process
         gpu: GPUs a machine
-        memMB: main memory a machine, in MB
+        memMB: main memory a machine, in MB; 0: 4096 a process
         env: environment variables of the job, A=1,B=2
         max_retries: how often the scheduler starts a failed job again; it then resumes
         image: container image or folder, for schedulers that use one
@@ -107,9 +107,9 @@ def evaluate(
     part: str = "test",
     j: str = "1x2",
     name: str = "flm-evaluate",
-    cpu: int = 2,
+    cpu: int = 0,
     gpu: int = 0,
-    memMB: int = 8192,
+    memMB: int = 0,
     env: Optional[Dict[str, str]] = None,
     max_retries: int = 0,
     image: str = torchx.IMAGE,
@@ -122,9 +122,9 @@ def evaluate(
         part: validation or test
         j: NODESxPROCESSES, such as 1x2
         name: the job's name
-        cpu: cores a machine
+        cpu: cores a machine; 0: one a process
         gpu: GPUs a machine
-        memMB: main memory a machine, in MB
+        memMB: main memory a machine, in MB; 0: 4096 a process
         env: environment variables of the job, A=1,B=2
         max_retries: how often the scheduler starts a failed job again
         image: container image or folder, for schedulers that use one
@@ -144,9 +144,9 @@ def recommend(
     k: int = 20,
     j: str = "1x2",
     name: str = "flm-recommend",
-    cpu: int = 2,
+    cpu: int = 0,
     gpu: int = 0,
-    memMB: int = 8192,
+    memMB: int = 0,
     env: Optional[Dict[str, str]] = None,
     max_retries: int = 0,
     image: str = torchx.IMAGE,
@@ -161,9 +161,9 @@ def recommend(
         k: items a user
         j: NODESxPROCESSES, such as 1x2
         name: the job's name
-        cpu: cores a machine
+        cpu: cores a machine; 0: one a process
         gpu: GPUs a machine
-        memMB: main memory a machine, in MB
+        memMB: main memory a machine, in MB; 0: 4096 a process
         env: environment variables of the job, A=1,B=2
         max_retries: how often the scheduler starts a failed job again
         image: container image or folder, for schedulers that use one
@@ -178,9 +178,9 @@ def bench_sharding(
     *arguments: str,
     j: str = "1x2",
     name: str = "flm-bench-sharding",
-    cpu: int = 2,
+    cpu: int = 0,
     gpu: int = 0,
-    memMB: int = 8192,
+    memMB: int = 0,
     env: Optional[Dict[str, str]] = None,
     max_retries: int = 0,
     image: str = torchx.IMAGE,
@@ -192,9 +192,9 @@ def bench_sharding(
         arguments: the benchmark's own, after -- (flm bench-sharding --help tells them)
         j: NODESxPROCESSES, such as 1x2
         name: the job's name
-        cpu: cores a machine
+        cpu: cores a machine; 0: one a process
         gpu: GPUs a machine
-        memMB: main memory a machine, in MB
+        memMB: main memory a machine, in MB; 0: 4096 a process
         env: environment variables of the job, A=1,B=2
         max_retries: how often the scheduler starts a failed job again
         image: container image or folder, for schedulers that use one
@@ -269,7 +269,7 @@ def _role(
         args=["-c", command],
         # A rank sets its threads itself; without a number torchrun warns that it chose one.
         env={"LOGLEVEL": "WARNING", "OMP_NUM_THREADS": "1", **(env or {})},
-        resource=specs.Resource(cpu=cpu, gpu=gpu, memMB=memory_mb),
+        resource=specs.Resource(cpu=cpu or processes, gpu=gpu, memMB=memory_mb or 4096 * processes),
         port_map={"c10d": _PORT},
         max_retries=max_retries,
         mounts=specs.parse_mounts(mounts) if mounts else [],

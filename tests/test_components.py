@@ -117,7 +117,7 @@ def test_dryrun_for_slurm_prints_a_job(tmp_path):
         script = str(runner.dryrun_component("flm.pretrain", args, "slurm"))
     jobs = re.findall(r"^#SBATCH (--job-name.*)$", script, re.MULTILINE)
     assert len(jobs) == 2
-    assert all("--gpus-per-task=4" in job and "--cpus-per-task=2" in job for job in jobs)
+    assert all("--gpus-per-task=4" in job and "--cpus-per-task=4" in job for job in jobs)
     assert "export TORCHX_MAX_RETRIES=2" in script
     commands = shlex.split(script[script.index("srun ") :], comments=False)
     words = shlex.split(commands[commands.index("-c") + 1])

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from small_data import write_folder
+
 README = Path(__file__).parents[1] / "README.md"
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
@@ -49,3 +51,16 @@ def test_the_launch_snippet_trains_and_evaluates_on_two_ranks(tmp_path: Path) ->
     told = run(["bash", "-euc", commands], tmp_path)
     assert (tmp_path / "runs" / "mine" / "report.html").is_file()
     assert "popularity" in told
+
+
+def test_the_data_guide_takes_csv_files_to_recommendations(tmp_path: Path) -> None:
+    guide = (README.parent / "docs" / "data.md").read_text()
+    folder = write_folder(tmp_path / "data" / "mine")
+    schema, commands = (
+        re.search(rf"```{kind}\n(.*?)```", guide, re.DOTALL) for kind in ("yaml", "sh")
+    )
+    assert schema is not None
+    assert commands is not None
+    (folder / "schema.yaml").write_text(schema[1])
+    run(["bash", "-euc", commands[1]], tmp_path)
+    assert (tmp_path / "recs.csv").read_text().startswith("user_id,item_id,rank,score\nu1,")
