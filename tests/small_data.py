@@ -1,4 +1,4 @@
-"""A data folder of a few rows, for tests that change a part of it."""
+"""Data folders of a few rows, for tests that change a part of them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,14 +47,52 @@ interactions:
 """,
 }
 
+# A log of ten impressions without users and items in files. The last is test, the one before it
+# validation; only there is the device "tv".
+LOG: Mapping[str, str] = {
+    "interactions.csv": """user,item,time,click,price,device,tags,place,said
+7,b,10,1,3.5,phone,x|y,1;0,good
+8,a,10,0,1,web,y,0;1,
+7,a,20,0,,phone,,1;1,bad
+7,c,20,1,2,,x,,fine
+8,b,30,1,2,web,z|x,0;0,great
+7,a,30,0,8,web,x,1;0,
+8,c,40,0,9,phone,y,0;1,poor
+7,b,40,1,4,phone,y|x,1;1,nice
+9,d,50,1,100,tv,w,0;0,new
+7,a,60,0,200,tv,w,1;0,last
+""",
+    "schema.yaml": """items: {id: item, text: {said: {interactions: "{said}", most: 2}}}
+interactions:
+  user: user
+  item: item
+  time: time
+  context:
+    price: {kind: numeric, buckets: 2}
+    device: categorical
+    tags: {kind: multi, separator: "|"}
+    place: {kind: vector, separator: ";"}
+  labels: {click: binary, paid: {kind: binary, value: "price >= 3", where: "click == 1"}}
+  history: click == 1
+  positives: click == 1
+  order: by_log
+""",
+}
 
-def write_folder(folder: Path, changes: Mapping[str, tuple[str, str]] | None = None) -> Path:
+
+def write_folder(
+    folder: Path,
+    changes: Mapping[str, tuple[str, str]] | None = None,
+    files: Mapping[str, str] = SMALL,
+) -> Path:
     """Write the small data; `changes` replaces, by file, one text that is there with another."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in SMALL.items():
+    for name, content in files.items():
         old, new = (changes or {}).get(name, ("", ""))
         assert old in content
-        (folder / name).write_text(content.replace(old, new), encoding="utf-8")
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content.replace(old, new), encoding="utf-8")
     return folder
 
 

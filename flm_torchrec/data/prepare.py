@@ -1,4 +1,4 @@
-"""From a data folder (users, items, interactions, schema.yaml) to a `Dataset`.
+"""From a data folder (users, items, interactions, corpus, schema.yaml) to a `Dataset`.
 
 Example:
     dataset = prepare(Path("data/ml-100k"))
@@ -6,129 +6,191 @@ Example:
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-
-from flm_torchrec.data.compute import pc
-from flm_torchrec.data.dataset import TRAIN, Dataset, load, save
-from flm_torchrec.data.entities import build_entity, entity_ids
-from flm_torchrec.data.interactions import build_interactions, entity_rows
+from flm_torchrec.data.bad_rows import write_quarantine
+from flm_torchrec.data.corpus import write_corpus
+from flm_torchrec.data.dataset import Dataset
+from flm_torchrec.data.entities import Catalogue, needs_table
+from flm_torchrec.data.fits import Fits
+from flm_torchrec.data.hashes import ContentHashes
+from flm_torchrec.data.interactions import write_no_interactions
+from flm_torchrec.data.location import Location
+from flm_torchrec.data.parts import Part, is_there, parts_of
+from flm_torchrec.data.prepare_log import split_log, write_log
 from flm_torchrec.data.schema import EntitySchema, Schema
-from flm_torchrec.data.split import leave_one_out, read_split, split_file, write_split
-from flm_torchrec.data.tables import Table, read_table, table_file
+from flm_torchrec.data.split_file import split_file, write_split
+from flm_torchrec.data.stage_log import Mapper, log_path, stage_log
+from flm_torchrec.data.staging import staging_folder
+from flm_torchrec.data.storage import is_prepared, load, read_fingerprint, save_meta
 from flm_torchrec.errors import UserError
-from flm_torchrec.files import atomic_folder
+from flm_torchrec.files import atomic_file, atomic_folder
 from flm_torchrec.typed_yaml import load_yaml
 
-_FORMAT = 2  # of the prepared folder; a change makes the old ones stale
-TABLES = ("users", "items", "interactions")
+_FORMAT = 3  # of the prepared folder; a change makes the old ones stale
+Progress = Callable[[str], None]
+
+
+def prepare(
+    folder: Path | str,
+    *,
+    grow_from: Path | str | None = None,
+    mapper: Mapper = map,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Prepare a data folder, or open what was prepared from the same content before.
+
+    Beside the tables it writes splits/KIND.parquet, unless the file is there already: then it
+    decides. Bad data raise `UserError` and leave the folder as it was. `folder` is a path, or a
+    URL that fsspec knows; then all is written into a local cache. `grow_from` is a data folder or
+    a prepared one, whose vocabularies keep their rows and grow. `mapper` reads the pieces of the
+    interactions, in other processes if it likes; `progress` is told what has been done.
+    """
+    return load(_prepared(folder, grow_from, mapper, progress or (lambda _: None)))
+
+
+def _prepared(
+    folder: Path | str, grow_from: Path | str | None, mapper: Mapper, progress: Progress
+) -> Path:
+    """The prepared folder."""
+    location = Location.of(folder)
+    if not location.exists():
+        raise UserError(f"{folder}: there is no such folder of users, items, interactions")
+    schema = _schema(location)
+    earlier = None if grow_from is None else Path(grow_from)
+    if earlier is None or not is_prepared(earlier):
+        earlier = None if grow_from is None else _prepared(grow_from, None, mapper, progress)
+    job = _Job(location, schema, earlier, ContentHashes(location.made / "prepared" / "hashes.json"))
+    ready = job.ready()
+    if ready is None or not ready.exists():
+        try:
+            with staging_folder(location.made, job.key()) as staging:
+                ready = job.run(staging, mapper, progress)
+        except FileNotFoundError:
+            # Another process may have prepared the same meanwhile and removed the chunks.
+            ready = job.ready()
+            if ready is None or not ready.exists():
+                raise
+    job.hashes.save()
+    return ready
+
+
+def _schema(location: Location) -> Schema:
+    name, path = "schema.yaml", location.path("schema.yaml")
+    if location.is_local:
+        return load_yaml(path, Schema)
+    if not location.has(name):
+        raise UserError(f"{path}: there is no such file")
+    copy = location.made / name
+    with location.open(name) as source, atomic_file(copy) as file:
+        file.write_bytes(source.read())
+    try:
+        return load_yaml(copy, Schema)
+    except UserError as error:
+        raise UserError(str(error).replace(str(copy), str(path))) from None
 
 
 @dataclass(frozen=True, slots=True)
-class _Sources:
-    """The tables of a data folder and the columns that tie them together, in file order."""
+class _Job:
+    """What is prepared of what."""
 
+    location: Location
     schema: Schema
-    users: Table
-    items: Table
-    interactions: Table
-    user_ids: pa.Array  # of the users
-    item_ids: pa.Array  # of the items
-    user: pa.Array  # (n,) of the interactions
-    item: pa.Array  # (n,)
-    time: NDArray[np.int64] | NDArray[np.float64]  # (n,) seconds
+    earlier: Path | None  # a prepared folder to go on from
+    hashes: ContentHashes
 
-    def facts(self) -> dict[str, pa.Array]:
-        """What a split file says of each interaction, besides its part."""
-        return {"user_id": self.user, "item_id": self.item, "timestamp": pa.array(self.time)}
+    @property
+    def split(self) -> Path | None:
+        """The file of the split; None where there is nothing to split."""
+        kind = self.schema.split_rule().kind
+        return None if self.schema.interactions is None else split_file(self.location.made, kind)
 
+    def entities(self) -> dict[str, EntitySchema]:
+        """The catalogues by the names of their tables."""
+        both = {"users": self.schema.users, "items": self.schema.items}
+        return {name: schema for name, schema in both.items() if schema is not None}
 
-def _ids_of_one_type(
-    table: Table, schema: EntitySchema, ids: pa.Array
-) -> tuple[pa.Array, pa.Array]:
-    """The catalogue's ids and those of the interactions, texts where either are."""
-    own = entity_ids(table, schema.id)
-    if own.type != ids.type:
-        return own.cast(pa.large_string()), ids.cast(pa.large_string())
-    return own, ids
+    def _parts(self) -> list[Part]:
+        names = [
+            name
+            for name, schema in self.entities().items()
+            if needs_table(schema) or is_there(self.location, name)
+        ]
+        names += [] if self.schema.interactions is None else ["interactions"]
+        names += [] if self.schema.corpus is None else ["corpus"]
+        return [part for name in names for part in parts_of(self.location, name)]
 
+    def key(self) -> str:
+        """A hash of all that decides, but for the split."""
+        grown = "" if self.earlier is None else read_fingerprint(self.earlier)
+        digest = hashlib.sha256(f"{_FORMAT} {self.schema.model_dump_json()} {grown}".encode())
+        for part in self._parts():
+            digest.update(f"{part.file} {self.hashes.of(part.location, part.file)} ".encode())
+        return digest.hexdigest()[:16]
 
-def _open(folder: Path, schema: Schema) -> _Sources:
-    users, items, interactions = (read_table(folder, name) for name in TABLES)
-    names = schema.interactions
-    user_ids, user = _ids_of_one_type(users, schema.users, interactions.ids(names.user))
-    item_ids, item = _ids_of_one_type(items, schema.items, interactions.ids(names.item))
-    time = interactions.times(names.time)
-    return _Sources(schema, users, items, interactions, user_ids, item_ids, user, item, time)
+    def fingerprint(self, split: Path | None) -> str:
+        """A hash of all that decides; `split` is the file of the split, or is to become it."""
+        content = "" if split is None else self.hashes.of_path(split, self.split)
+        return hashlib.sha256(f"{self.key()} {content}".encode()).hexdigest()[:16]
 
+    def _folder(self, fingerprint: str) -> Path:
+        return self.location.made / "prepared" / fingerprint
 
-def _fit(sources: _Sources, part: NDArray[np.int8]) -> Dataset:
-    """The data set without its fingerprint; what is fitted sees the training rows only."""
-    schema, table = sources.schema, sources.interactions
-    names = schema.interactions
-    user = entity_rows(table, names.user, sources.user, sources.users, sources.user_ids)
-    item = entity_rows(table, names.item, sources.item, sources.items, sources.item_ids)
-    interactions, levels = build_interactions(
-        table,
-        names,
-        user=user,
-        item=item,
-        time=sources.time,
-        part=part,
-        num_users=sources.users.num_rows + 1,
-    )
-    is_train = pa.array(part == TRAIN)
-    trained_users, trained_items = sources.user.filter(is_train), sources.item.filter(is_train)
-    return Dataset(
-        schema=schema,
-        users=build_entity(sources.users, schema.users, sources.user_ids, trained_users),
-        items=build_entity(sources.items, schema.items, sources.item_ids, trained_items),
-        interactions=interactions,
-        levels=levels,
-        fingerprint="",
-    )
+    def ready(self) -> Path | None:
+        """Where it is prepared already, if it is; None where there is no split yet."""
+        if self.split is not None and not self.split.exists():
+            return None
+        return self._folder(self.fingerprint(self.split))
 
+    def run(self, staging: Path, mapper: Mapper, progress: Progress) -> Path:
+        """Prepare; `staging` is a folder to work in. Gives the prepared folder."""
+        if self.split is None:
+            fingerprint = self.fingerprint(None)
+            with atomic_folder(self._folder(fingerprint)) as aside:
+                nothing = {"users": None, "items": None, **write_no_interactions(aside)}
+                self._finish(aside, fingerprint, nothing, progress)
+            return self._folder(fingerprint)
+        catalogues = {
+            name: Catalogue.read(self.location, name, schema)
+            for name, schema in self.entities().items()
+        }
+        staged = stage_log(
+            self.location, self.schema, catalogues, staging, mapper=mapper, progress=progress
+        )
+        path = log_path(self.location, parts_of(self.location, "interactions"))
+        log, known, facts = split_log(self.schema, catalogues, staged, path=path, split=self.split)
+        fits = Fits(self.earlier)
+        with ExitStack() as stack:
+            split = self.split
+            if not split.exists():
+                split = stack.enter_context(atomic_file(self.split))
+                write_split(split, log.part, facts)
+                progress(f"split: {self.schema.split_rule().kind}")
+            fingerprint = self.fingerprint(split)
+            aside = stack.enter_context(atomic_folder(self._folder(fingerprint)))
+            meta = write_log(log, known, fits, aside)
+            fits.save(aside)
+            bad = staged.bad()
+            counts = dict(Counter(bad["column"].to_pylist()))
+            self._finish(aside, fingerprint, meta | {"bad_rows": counts}, progress)
+        if self.schema.on_bad_rows == "quarantine":
+            write_quarantine(self.location.made, bad)
+        if counts:
+            columns = ", ".join(f"{name or 'rows'} {count:,}" for name, count in counts.items())
+            progress(f"interactions: {bad.num_rows:,} bad rows were left out: {columns}")
+        return self._folder(fingerprint)
 
-def _fingerprint(schema: Schema, files: list[Path]) -> str:
-    digest = hashlib.sha256(f"{_FORMAT} {schema.model_dump_json()}".encode())
-    for path in files:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
-
-
-def prepare(folder: Path | str) -> Dataset:
-    """Prepare a data folder, or open what was prepared from the same content before.
-
-    Beside the tables it writes splits/leave_one_out.parquet, unless the file is there already:
-    then it decides. Bad data raise `UserError` and leave the folder as it was.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder of users, items, interactions")
-    schema = load_yaml(folder / "schema.yaml", Schema)
-    split = split_file(folder)
-    inputs = [*(table_file(folder, name) for name in TABLES), split]
-    has_split = split.exists()
-    if has_split:
-        prepared = folder / "prepared" / _fingerprint(schema, inputs)
-        if prepared.exists():
-            return load(prepared)
-    sources = _open(folder, schema)
-    if has_split:
-        part = read_split(folder, sources.facts())
-    else:
-        user = pc.dictionary_encode(sources.user).indices.to_numpy()
-        part = leave_one_out(user, sources.time)
-    dataset = _fit(sources, part)
-    if not has_split:
-        write_split(folder, part, sources.facts())
-    fingerprint = _fingerprint(schema, inputs)
-    prepared = folder / "prepared" / fingerprint
-    with atomic_folder(prepared) as aside:
-        save(replace(dataset, fingerprint=fingerprint), aside)
-    return load(prepared)
+    def _finish(
+        self, folder: Path, fingerprint: str, meta: dict[str, Any], progress: Progress
+    ) -> None:
+        """Write the corpus and the meta."""
+        if self.schema.corpus is not None:
+            count = write_corpus(self.location, self.schema.corpus, folder)
+            progress(f"corpus: {count:,} texts")
+        schema = self.schema.model_dump(mode="json")
+        save_meta(folder, fingerprint=fingerprint, schema=schema, **meta)

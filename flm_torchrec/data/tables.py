@@ -3,44 +3,86 @@
 Rows are counted as a user counts them: "data row 1" is the first below the header.
 """
 
-import csv
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyarrow import csv as arrow_csv
-from pyarrow import parquet
 
+from flm_torchrec.data.bad_rows import BadRows
 from flm_torchrec.data.compute import pc
+from flm_torchrec.data.location import Location
+from flm_torchrec.data.parts import Piece, check_columns, no_column, parts_of
+from flm_torchrec.data.times import beyond, in_future, seconds_of_dates, seconds_of_texts, unit_of
 from flm_torchrec.errors import UserError
 
+CHUNK_ROWS = 500_000
 _NUMBER = r"^\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*$"
 _WHOLE = r"^\s*[+-]?\d{1,18}\s*$"
 _LARGEST = 2**63 - 1  # int64
 _LARGEST_EXACT = 2.0**53  # float64
+LARGEST_FLOAT32 = 3.4e38
 _PLAIN_WHOLE = r"^(0|-?[1-9]\d{0,17})$"
-
-
-def _first(mask: pa.Array) -> int | None:
-    """The first row where `mask` is true."""
-    row = pc.index(mask, True).as_py()
-    return None if row < 0 else row
 
 
 def _is_text(column: pa.Array) -> bool:
     return pa.types.is_large_string(column.type)
 
 
+def plain(column: pa.Array) -> pa.Array:
+    """Values as int64, float64, large_string or a time; an empty text or NaN is null."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return plain(column.cast(kind.value_type))
+    if pa.types.is_uint64(kind) and (pc.max(column).as_py() or 0) > _LARGEST:
+        return column.cast(pa.large_string())
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        return column.cast(pa.int64())
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        column = column.cast(pa.float64())
+        return pc.if_else(pc.is_nan(column), None, column)
+    if pa.types.is_temporal(kind) or pa.types.is_nested(kind):
+        return column
+    column = column.cast(pa.large_string())
+    return pc.if_else(pc.equal(column, ""), None, column)
+
+
+def discrete_type(values: pa.Array) -> pa.DataType:
+    """int64, or large_string where plain `values` are not all whole numbers."""
+    if pa.types.is_floating(values.type):
+        is_whole = pc.equal(values, pc.floor(values))
+        is_exact = pc.less(pc.abs(values), _LARGEST_EXACT)
+        is_int = pc.all(pc.and_(is_whole, is_exact)).as_py() is not False
+    elif _is_text(values):
+        is_int = bool(pc.all(pc.match_substring_regex(values, _PLAIN_WHOLE)).as_py())
+    else:
+        is_int = pa.types.is_integer(values.type)
+    return pa.int64() if is_int else pa.large_string()
+
+
+def to_numbers(values: pa.Array) -> pa.Array | None:
+    """Plain `values` as int64, or as float64 where not all are whole; null where a text is no
+    number, and None where they are neither texts nor numbers."""
+    if not _is_text(values):
+        is_number = pa.types.is_int64(values.type) or pa.types.is_float64(values.type)
+        return values if is_number else None
+    is_number = pc.match_substring_regex(values, _NUMBER)
+    values = pc.utf8_trim_whitespace(pc.if_else(is_number, values, None))
+    is_whole = pc.all(pc.match_substring_regex(values, _WHOLE)).as_py() is not False
+    return values.cast(pa.int64() if is_whole else pa.float64())
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table and the file it came from."""
+    """Rows of a table and the file they came from."""
 
-    path: Path
+    path: Path | str
     data: pa.Table
+    first_row: int = 0  # of the file
+    bad: BadRows | None = None  # takes the rows that cannot be used; without it they are errors
 
     @property
     def num_rows(self) -> int:
@@ -49,138 +91,147 @@ class Table:
 
     def problem(self, row: int, column: str, what: str) -> UserError:
         """The error to raise for one value; `row` counts from 0."""
-        return UserError(f"{self.path}: data row {row + 1}, column '{column}': {what}")
+        row += self.first_row + 1
+        return UserError(f"{self.path}: data row {row}, column '{column}': {what}")
+
+    def without(
+        self, values: pa.Array, is_bad: pa.Array, column: str, what: Callable[[Any], str]
+    ) -> pa.Array:
+        """`values` with null where they are bad: `what` is wrong with such a value."""
+        rows = np.flatnonzero(pc.fill_null(is_bad, False).to_numpy(zero_copy_only=False))
+        if len(rows) == 0:
+            return values
+        shown = values.take(pa.array(rows if self.bad else rows[:1])).to_pylist()
+        if self.bad is None:
+            raise self.problem(int(rows[0]), column, what(shown[0]))
+        told = ["" if value is None else str(value) for value in shown]
+        reasons = map(what, shown)
+        self.bad.add(column, zip(rows.tolist(), reasons, told, strict=True))
+        return pc.if_else(is_bad, None, values)
 
     def column(self, name: str) -> pa.Array:
         """The column as int64, float64, large_string or a time; an empty text or NaN is null."""
-        names = self.data.column_names
-        if name not in names:
-            near = get_close_matches(name, names, 1)
-            hint = f" (did you mean '{near[0]}'?)" if near else ""
-            raise UserError(f"{self.path}: no column '{name}'{hint}; it has {', '.join(names)}")
+        column = self.raw(name)
+        if pa.types.is_nested(column.type):
+            raise UserError(f"{self.path}: column '{name}' holds {column.type}, not single values")
+        try:
+            return plain(column)
+        except pa.ArrowInvalid as error:
+            raise UserError(f"{self.path}: column '{name}' cannot be read: {error}") from error
+
+    def raw(self, name: str) -> pa.Array:
+        """The column as it is in the file."""
+        if name not in self.data.column_names:
+            raise no_column(self.path, name, self.data.column_names)
         chunks = self.data.column(name)
-        if pa.types.is_dictionary(chunks.type):
-            chunks = chunks.cast(chunks.type.value_type)
-        if pa.types.is_uint64(chunks.type) and (pc.max(chunks).as_py() or 0) > _LARGEST:
-            chunks = chunks.cast(pa.large_string())
-        elif pa.types.is_integer(chunks.type) or pa.types.is_boolean(chunks.type):
-            chunks = chunks.cast(pa.int64())
-        elif pa.types.is_floating(chunks.type) or pa.types.is_decimal(chunks.type):
-            chunks = chunks.cast(pa.float64())
-            chunks = pc.if_else(pc.is_nan(chunks), None, chunks)
-        elif pa.types.is_nested(chunks.type):
-            raise UserError(f"{self.path}: column '{name}' holds {chunks.type}, not single values")
-        elif not pa.types.is_temporal(chunks.type):
-            chunks = chunks.cast(pa.large_string())
-            chunks = pc.if_else(pc.equal(chunks, ""), None, chunks)
+        if len(chunks.chunks) == 1:
+            return chunks.chunk(0)
         return pa.concat_arrays(chunks.chunks) if chunks.chunks else pa.array([], chunks.type)
 
     def discrete(self, name: str) -> pa.Array:
         """The column as int64 or large_string: what a vocabulary is made of."""
         column = self.column(name)
-        if pa.types.is_floating(column.type):
-            is_whole = pc.equal(column, pc.floor(column))
-            is_exact = pc.less(pc.abs(column), _LARGEST_EXACT)
-            whole = pc.all(pc.and_(is_whole, is_exact)).as_py() is not False
-            column = column.cast(pa.int64() if whole else pa.large_string())
-        if _is_text(column) and pc.all(pc.match_substring_regex(column, _PLAIN_WHOLE)).as_py():
-            column = column.cast(pa.int64())
-        return column if pa.types.is_int64(column.type) else column.cast(pa.large_string())
+        return column.cast(discrete_type(column))
 
     def texts(self, name: str) -> pa.Array:
         """The column as large_string."""
         return self.discrete(name).cast(pa.large_string())
 
+    def present(self, name: str) -> pa.Array:
+        """The column without a gap: ids."""
+        column = self.column(name)
+        return self.without(column, column.is_null(), name, lambda _: "is empty; an id is needed")
+
     def ids(self, name: str) -> pa.Array:
         """The column as int64 or large_string without a gap."""
-        column = self.discrete(name)
-        row = _first(column.is_null())
-        if row is not None:
-            raise self.problem(row, name, "is empty; an id is needed")
-        return column
+        column = self.present(name)
+        return column.cast(discrete_type(column))
 
     def numbers(self, name: str) -> pa.Array:
         """The column as int64, or float64 where not all are whole; null = missing."""
         column = self.column(name)
-        if _is_text(column):
-            bad = _first(pc.invert(pc.match_substring_regex(column, _NUMBER)))
-            if bad is not None:
-                raise self.problem(bad, name, f"'{column[bad]}' is not a number")
-            whole = pc.all(pc.match_substring_regex(column, _WHOLE)).as_py()
-            trimmed = pc.utf8_trim_whitespace(column)
-            column = trimmed.cast(pa.int64() if whole else pa.float64())
-        if not (pa.types.is_int64(column.type) or pa.types.is_float64(column.type)):
+        numbers = to_numbers(column)
+        if numbers is None:
             raise UserError(f"{self.path}: column '{name}' holds {column.type}, not numbers")
-        bad = _first(pc.invert(pc.is_finite(column)))
-        if bad is not None:
-            raise self.problem(bad, name, f"'{column[bad]}' is not a finite number")
-        return column
+        if numbers.null_count > column.null_count:
+            is_bad = pc.and_(column.is_valid(), numbers.is_null())
+            self.without(column, is_bad, name, lambda value: f"'{value}' is not a number")
+        is_bad = pc.greater(pc.abs(numbers.cast(pa.float64(), safe=False)), LARGEST_FLOAT32)
+        what = f"is not a finite number below {LARGEST_FLOAT32:g}"
+        return self.without(numbers, is_bad, name, lambda v: f"'{v}' {what}")
 
     def times(self, name: str) -> NDArray[np.int64] | NDArray[np.float64]:
-        """The column in seconds, every row there."""
+        """The column in seconds, every row there (0 in bad rows)."""
         column = self.column(name)
-        if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
-            micros = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
-            column = pc.divide(micros.cast(pa.float64()), 1e6)
-        else:
-            column = self.numbers(name)
-        row = _first(column.is_null())
-        if row is not None:
-            raise self.problem(row, name, "is empty; a time in seconds is needed")
-        return column.to_numpy()
-
-
-def _read_csv(path: Path) -> pa.Table:
-    """Every column as text, so that no id changes; quotes, newlines, CRLF and a BOM just work."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        header = next(csv.reader(file), [])
-    twice = {name for name in header if header.count(name) > 1}
-    if twice:
-        raise UserError(f"{path}: the header has {', '.join(sorted(twice))} more than once")
-    wrong: list[arrow_csv.InvalidRow] = []
-
-    def remember(row: arrow_csv.InvalidRow) -> Literal["skip"]:
-        wrong.append(row)
-        return "skip"
-
-    table = arrow_csv.read_csv(
-        path,
-        read_options=arrow_csv.ReadOptions(use_threads=False),
-        parse_options=arrow_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=remember),
-        convert_options=arrow_csv.ConvertOptions(
-            column_types={name: pa.large_string() for name in header},
-            null_values=[""],
-            strings_can_be_null=True,
-        ),
-    )
-    if wrong:
-        row = wrong[0]
-        assert row.number is not None  # as it is with several threads
-        raise UserError(
-            f"{path}: data row {row.number - 1}: {row.actual_columns} values where the header has "
-            f"{row.expected_columns}: {row.text[:80]}"
+        is_missing = column.is_null()
+        column = self.without(
+            column, is_missing, name, lambda _: "is empty; a time in seconds is needed"
         )
-    return table
+        if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+            seconds = seconds_of_dates(column)
+        else:
+            seconds = self._seconds(column, name)
+        seconds = self.without(
+            seconds, in_future(seconds), name, lambda v: f"{v:.0f} seconds lie in the future"
+        )
+        return pc.fill_null(seconds, 0).to_numpy(zero_copy_only=False)
+
+    def _seconds(self, column: pa.Array, name: str) -> pa.Array:
+        numbers = to_numbers(column) if _is_text(column) else None
+        if numbers is not None and numbers.null_count > column.null_count:
+            dates = seconds_of_texts(pc.if_else(numbers.is_valid(), None, column))
+            seconds = pc.coalesce(numbers.cast(pa.float64(), safe=False), dates)
+            is_bad = pc.and_(column.is_valid(), seconds.is_null())
+            what = "is not a number of seconds or a date such as 2024-05-01T12:30:00"
+            self.without(column, is_bad, name, lambda value: f"'{value}' {what}")
+        else:
+            seconds = self.numbers(name)
+        return self.without(
+            seconds,
+            beyond(seconds),
+            name,
+            lambda v: f"{v} is too large for seconds since 1970, it looks like {unit_of(v)}",
+        )
 
 
-def table_file(folder: Path, name: str) -> Path:
-    """Path of `name`.parquet or `name`.csv of a data folder, whichever is there."""
-    paths = [path for path in (folder / f"{name}.parquet", folder / f"{name}.csv") if path.exists()]
-    if len(paths) != 1:
-        found = "has both" if paths else "has neither of"
-        raise UserError(f"{folder}: {found} {name}.parquet and {name}.csv; one of them is needed")
-    return paths[0]
+def piece_tables(
+    piece: Piece,
+    *,
+    rows: int = CHUNK_ROWS,
+    columns: Collection[str] | None = None,
+    collect: bool = False,
+) -> Iterator[Table]:
+    """The tables of a piece, `rows` each; `collect` gathers bad rows instead of raising."""
+    for block in piece.blocks(rows, columns):
+        bad = BadRows() if collect else None
+        for row, what in sorted(block.wrong.items()):
+            if bad is None:
+                number = block.first_row + row + 1
+                raise UserError(f"{piece.part.path}: data row {number}: {what}")
+            bad.add("", [(row, what.partition(": ")[0], what.partition(": ")[2])])
+        yield Table(piece.part.path, block.data, block.first_row, bad)
 
 
-def read_table(folder: Path, name: str) -> Table:
-    """Read a table of a data folder; 0 data rows are an error."""
-    path = table_file(folder, name)
-    if path.stat().st_size == 0:
-        raise UserError(f"{path}: is empty; a table with a header and data rows is needed")
-    try:
-        data = _read_csv(path) if path.suffix == ".csv" else parquet.read_table(path)
-    except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as {path.suffix[1:]}: {error}") from error
-    if data.num_rows == 0:
-        raise UserError(f"{path}: has no data rows")
-    return Table(path, data)
+def read_chunks(
+    folder: Path | str | Location, name: str, rows: int = CHUNK_ROWS
+) -> Iterator[Table]:
+    """A table of a data folder, `rows` at a time; 0 data rows are an error."""
+    parts = parts_of(Location.of(folder), name)
+    check_columns(parts)
+    is_empty = True
+    for part in parts:
+        for piece in part.pieces(rows):
+            for table in piece_tables(piece, rows=rows):
+                is_empty = False
+                yield table
+    if is_empty:
+        raise UserError(f"{parts[0].path}: has no data rows")
+
+
+def read_table(folder: Path | str | Location, name: str) -> Table:
+    """Read a table of a data folder, whose rows count on from part to part."""
+    location = Location.of(folder)
+    chunks = list(read_chunks(location, name))
+    data = pa.concat_tables([chunk.data for chunk in chunks], promote_options="permissive")
+    is_one = all(chunk.path == chunks[0].path for chunk in chunks)
+    return Table(chunks[0].path if is_one else location.path(name), data)

@@ -10,6 +10,8 @@ from flm_torchrec.data.prepare import prepare
 
 
 def lists(column: Column) -> list[list[int]]:
+    if column.offsets is None:
+        return [[value] for value in column.values.tolist()]
     bounds = zip(column.offsets[:-1], column.offsets[1:], strict=True)
     return [column.values[start:end].tolist() for start, end in bounds]
 

@@ -1,0 +1,101 @@
+"""Where a data folder lies, on this machine or anywhere that fsspec reaches, and where what is
+made of it goes."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
+
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+
+from flm_torchrec.errors import UserError
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "flm_torchrec"
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A data folder. Its files are named by their place in it, "users/0.parquet"."""
+
+    url: str
+    made: Path  # the local folder of splits, prepared, quarantine
+
+    @classmethod
+    def of(cls, folder: "Path | str | Location") -> "Location":
+        """The location that a path or URL names."""
+        if isinstance(folder, Location):
+            return folder
+        url = str(folder)
+        if "://" not in url:
+            return cls(url, Path(folder))
+        url = url.rstrip("/")
+        digest = hashlib.sha256(url.encode()).hexdigest()[:16]
+        return cls(url, _cache_folder() / "prepared" / digest)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its files can be opened by path."""
+        return "://" not in self.url
+
+    def path(self, file: str) -> Path | str:
+        """What a file is called, and for a local one its path."""
+        return Path(self.url) / file if self.is_local else f"{self.url}/{file}"
+
+    def exists(self) -> bool:
+        """Whether there is such a folder."""
+        if self.is_local:
+            return Path(self.url).is_dir()
+        system, root = self._system()
+        return system.isdir(root)
+
+    def has(self, file: str) -> bool:
+        """Whether the file or folder is there."""
+        if self.is_local:
+            return (Path(self.url) / file).exists()
+        system, root = self._system()
+        return system.exists(f"{root}/{file}")
+
+    def files(self, folder: str) -> list[str]:
+        """The files in `folder`, sorted by name, hidden ones left out; [] where it is none."""
+        if self.is_local:
+            path = Path(self.url) / folder
+            found = (
+                [file.name for file in path.iterdir() if file.is_file()] if path.is_dir() else []
+            )
+        else:
+            system, root = self._system()
+            inside = f"{root}/{folder}"
+            listed = system.ls(inside, detail=True) if system.isdir(inside) else []
+            found = [PurePosixPath(e["name"]).name for e in listed if e["type"] == "file"]
+        return sorted(f"{folder}/{name}" for name in found if not name.startswith((".", "_")))
+
+    def size(self, file: str) -> int:
+        """Bytes of a file."""
+        if self.is_local:
+            return (Path(self.url) / file).stat().st_size
+        system, root = self._system()
+        return system.size(f"{root}/{file}") or 0
+
+    def open(self, file: str) -> BinaryIO:
+        """The file, to be read."""
+        if self.is_local:
+            return (Path(self.url) / file).open("rb")
+        system, root = self._system()
+        return cast(BinaryIO, system.open(f"{root}/{file}", "rb"))
+
+    def version(self, file: str) -> str:
+        """Of a file that is not local: what changes with its content, as its store tells."""
+        system, root = self._system()
+        return str(system.ukey(f"{root}/{file}"))
+
+    def _system(self) -> tuple[AbstractFileSystem, str]:
+        try:
+            system, root = url_to_fs(self.url)
+        except (ValueError, ImportError) as error:
+            raise UserError(f"{self.url}: cannot be reached: {error}") from error
+        return system, str(root).rstrip("/")
