@@ -65,7 +65,7 @@ def schema(*, labels: bool = True, repeats: bool = False) -> Schema:
 def single(values: Sequence[int], num_embeddings: int) -> Column:
     return Column(
         values=np.array(values, dtype=np.int64),
-        offsets=np.arange(len(values) + 1),
+        offsets=None,
         num_embeddings=num_embeddings,
     )
 
@@ -79,15 +79,20 @@ def interactions(events: Events, *, num_users: int, labels: bool) -> Interaction
     for _, met in sorted(events.items()):
         held_out = [VALIDATION, TEST] if len(met) > 2 else []
         part += [TRAIN] * (len(met) - len(held_out)) + held_out
-    counts = np.bincount(user, minlength=num_users + 1)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=num_users + 1))])
     return Interactions(
         user=user,
         item=item,
         time=np.arange(len(user)),
         source_row=np.arange(len(user)),
         part=np.array(part, dtype=np.int8),
+        positive=np.ones(len(user), dtype=bool),
         labels={"like": like, "rating": rating} if labels else {},
-        user_offsets=np.concatenate([[0], np.cumsum(counts)]),
+        context={},
+        numbers=np.zeros((len(user), 0), dtype=np.float32),
+        events=np.arange(len(user)),
+        user_offsets=offsets,
+        before=np.arange(len(user)) - offsets[user],
     )
 
 
@@ -119,6 +124,8 @@ def dataset(
                 "user_id": single(range(num_users + 1), num_users + 1),
                 "gender": single(genders, 3),
             },
+            numbers=np.zeros((num_users + 1, 0), dtype=np.float32),
+            vectors={},
             text={},
         ),
         items=Entity(
@@ -127,10 +134,14 @@ def dataset(
                 "item_id": single([i if i in trained else 0 for i in range(9)], 9),
                 "genres": genres,
             },
+            numbers=np.zeros((9, 0), dtype=np.float32),
+            vectors={},
             text={"title": ["", *titles]},
         ),
         interactions=met,
         levels=levels,
+        moments={},
+        corpus=[],
         fingerprint="tiny",
     )
 

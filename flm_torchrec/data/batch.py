@@ -1,4 +1,4 @@
-"""The batch: E edges over U distinct users and M distinct items, each encoded once.
+"""The batch: E edges over U users and M distinct items, each encoded once.
 
 Windows, edges and losses refer to users and items by their row number in the batch. Item row 0 is
 always the unknown item: histories are padded with it.
@@ -42,10 +42,10 @@ class TensorBatch(Pipelineable):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserRows(TensorBatch):
-    """U users and the window of L events that each has behind them."""
+    """U users, each at one moment, with the window of L events behind it."""
 
-    row: Tensor  # (U,) int64, row in the catalogue of users; 0 = unknown
     features: KeyedJaggedTensor  # stride U
+    numbers: Tensor  # (U, Fn) float32 in [-1, 1]
     history: Tensor  # (U, L) int64, rows of the batch's items; 0 where there is no event
     num_events: Tensor  # (U,) int64, events in the window; they stand first
     event_labels: Tensor  # (U, L, F) float32, what each event told (its rating, ...), 0 = missing
@@ -59,6 +59,7 @@ class ItemRows(TensorBatch):
 
     row: Tensor  # (M,) int64, row in the catalogue of items; 0 = unknown
     features: KeyedJaggedTensor  # stride M
+    numbers: Tensor  # (M, Fn) float32 in [-1, 1]
     first: Tensor  # (M,) int64, the first of the batch's rows that holds the same item
     log_q: Tensor  # (N,) float32, log of the expected number of times each negative is drawn
     aligned: Tensor  # (A,) int64, distinct rows of the batch whose views are to agree
@@ -69,6 +70,7 @@ class TextRows(TensorBatch):
     """K texts in tokens, encoded with gradient in this step."""
 
     item: Tensor  # (K,) int64, the batch's item row each text belongs to
+    name: Tensor  # (K,) int64, which of the item's texts it is
     tokens: Tensor  # (K, S) int64
     attention: Tensor  # (K, S) int64, 1 = a token
 
@@ -90,12 +92,15 @@ class Edges(TensorBatch):
     up to the world size, so that the mean over the ranks is the mean over the global batch.
     """
 
-    user: Tensor  # (E,) int64, row of the batch's users
-    step: Tensor  # (E,) int64, events of the window strictly before this one
-    item: Tensor  # (E,) int64, row of the batch's items
-    weight: Tensor  # (E,) float32, 0 = padding
+    user: Tensor  # (E,) int64, row of the batch's users; 0 where there are none
+    step: Tensor  # (E,) int64, events of the window behind this one
+    item: Tensor  # (E,) int64, row of the batch's items; 0 where there are none
+    weight: Tensor  # (E,) float32, for ranking; 0 = no positive, or padding
+    is_negative: Tensor  # (E,) bool, shown and no positive
     labels: Tensor  # (E, T) float32, 0 where missing
     label_weight: Tensor  # (E, T) float32, 0 where missing
+    context: KeyedJaggedTensor | None  # stride E
+    numbers: Tensor  # (E, Fc) float32 in [-1, 1], the context's numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +108,7 @@ class FLMBatch(TensorBatch):
     """One step of one rank."""
 
     edges: Edges
-    users: UserRows
-    items: ItemRows
+    users: UserRows | None
+    items: ItemRows | None
     text: TextRows
     masked_text: MaskedText

@@ -1,44 +1,76 @@
-"""The `by_user` sampler: which users a step sees, and which window of each one's sequence."""
+"""What a step sees: windows of users' sequences (`by_user`) or rows of a log (`by_log`)."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flm_torchrec.data.dataset import Interactions
 
+Rows = NDArray[np.int64]
+# A log is read in blocks of consecutive rows; rows are shuffled within a window of blocks.
+_BLOCK_ROWS = 4096
+_WINDOW_BLOCKS = 64
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sequences:
-    """Each user's events in order, as positions in the interactions; row 0 has none."""
+    """Each user's interactions in order, as positions in the interactions; user 0 is unknown."""
 
-    events: np.ndarray  # (n,) int64, positions in `Interactions`, grouped by user, in time order
-    offsets: np.ndarray  # (num_users + 1,) int64
+    events: Rows  # (m,) positions in `Interactions`, grouped by user, in time order
+    offsets: Rows  # (num_users + 1,)
 
 
-def sequences(interactions: Interactions, *, before_part: int) -> Sequences:
-    """The events of every part before `before_part` (1: training; 2: with validation)."""
-    is_kept = interactions.part < before_part
-    ends = np.concatenate([[0], np.cumsum(is_kept)])
-    return Sequences(
-        events=np.flatnonzero(is_kept),
-        offsets=ends[np.asarray(interactions.user_offsets)].astype(np.int64),
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Histories(Sequences):
+    """The events of users' histories, of which an interaction sees those behind it."""
+
+    kept: Rows  # (all events + 1,) of the first i events of all parts, how many are among these
+    all_offsets: Rows  # (num_users + 1,) of the events of all parts
+
+    def behind(self, interactions: Interactions, rows: Rows) -> Rows:
+        """(n,) interactions -> how many of their user's events here each has behind it."""
+        start = self.all_offsets[interactions.user[rows]]
+        return self.kept[start + interactions.before[rows]] - self.kept[start]
+
+
+def histories(interactions: Interactions, *, before_part: int) -> Histories:
+    """The history events of every part before `before_part` (1: training; 2: with validation)."""
+    is_kept = interactions.part[interactions.events] < before_part
+    kept = np.concatenate([[0], np.cumsum(is_kept)])
+    return Histories(
+        events=np.asarray(interactions.events)[is_kept],
+        offsets=kept[interactions.user_offsets],
+        kept=kept,
+        all_offsets=np.asarray(interactions.user_offsets),
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+def sequences(interactions: Interactions, *, before_part: int) -> Sequences:
+    """All interactions of every part before `before_part`, in a history or not.
+
+    The interactions must be sorted by user, as with `order: by_user`.
+    """
+    events = np.flatnonzero(interactions.part < before_part)
+    users = np.arange(len(interactions.user_offsets))
+    return Sequences(events=events, offsets=np.searchsorted(interactions.user[events], users))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Windows:
     """One window for each of U users: `length` events from `first` on, of a sequence of `total`.
 
     Where `is_reversed`, positions count from the sequence's end backwards.
     """
 
-    user: np.ndarray  # (U,) int64
-    first: np.ndarray  # (U,) int64
-    length: np.ndarray  # (U,) int64
-    total: np.ndarray  # (U,) int64
-    is_reversed: np.ndarray  # (U,) bool
+    user: Rows  # (U,)
+    first: Rows  # (U,)
+    length: Rows  # (U,)
+    total: Rows  # (U,)
+    is_reversed: NDArray[np.bool_]  # (U,)
 
-    def positions(self, first: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def positions(self, first: Rows, length: Rows) -> tuple[Rows, Rows]:
         """(U,), (U,) -> for every event of the ranges: its window (n,), its place in time (n,)."""
         window = np.repeat(np.arange(len(self.user)), length)
         start = np.cumsum(length) - length
@@ -47,17 +79,21 @@ class Windows:
         return window, np.where(self.is_reversed[window], backwards, place)
 
 
-def last_windows(seqs: Sequences, user: np.ndarray, window: int) -> Windows:
-    """The latest `window` events of each user, as serving and evaluation see them."""
-    total = seqs.offsets[user + 1] - seqs.offsets[user]
-    length = np.minimum(total, window)
+def windows_before(user: Rows, num_behind: Rows, window: int) -> Windows:
+    """The latest `window` of the first `num_behind` (U,) events of each user (U,)."""
+    length = np.minimum(num_behind, window)
     return Windows(
         user=user,
-        first=total - length,
+        first=num_behind - length,
         length=length,
-        total=total,
+        total=num_behind,
         is_reversed=np.zeros(len(user), dtype=bool),
     )
+
+
+def last_windows(seqs: Sequences, user: Rows, window: int) -> Windows:
+    """The latest `window` events of each user, as serving sees them."""
+    return windows_before(user, seqs.offsets[user + 1] - seqs.offsets[user], window)
 
 
 class UserSampler:
@@ -79,18 +115,16 @@ class UserSampler:
         self.eligible = np.flatnonzero(np.diff(seqs.offsets) > 0)
         self.steps_per_epoch = len(self.eligible) // users
         assert self.steps_per_epoch > 0, "more users a step than users with events"
-        self._order_of = -1, self.eligible  # the epoch asked for last, and its order
+        # Kept for the steps to come, also when several threads ask.
+        self.order = lru_cache(maxsize=2)(self._order)
 
-    def _order(self, epoch: int) -> np.ndarray:
-        """The users of an epoch, drawn once for all its steps."""
-        if self._order_of[0] != epoch:
-            rng = np.random.default_rng((self.seed, 0, epoch))
-            self._order_of = epoch, rng.permutation(self.eligible)
-        return self._order_of[1]
+    def _order(self, epoch: int) -> Rows:
+        """The users of an epoch."""
+        return np.random.default_rng((self.seed, 0, epoch)).permutation(self.eligible)
 
     def __call__(self, step: int) -> Windows:
         epoch, place = divmod(step, self.steps_per_epoch)
-        user = self._order(epoch)[place * self.users : (place + 1) * self.users]
+        user = self.order(epoch)[place * self.users : (place + 1) * self.users]
         rng = np.random.default_rng((self.seed, 1, step))
         total = self.seqs.offsets[user + 1] - self.seqs.offsets[user]
         length = np.minimum(total, self.window)
@@ -101,3 +135,56 @@ class UserSampler:
             total=total,
             is_reversed=rng.random(len(user)) < self.reverse,
         )
+
+
+class LogSampler:
+    """Rows of a log for a step, a pure function of (seed, step): equal on every rank.
+
+    `rows` (n,) are those to train on, `batch` of them a step over all ranks. Runs of `run`
+    consecutive ones stay together, so that what was shown at once is mostly seen at once; where a
+    run begins differs from epoch to epoch. Blocks of rows come in a new order each epoch and runs
+    are shuffled within windows of blocks, so that a step touches a few parts of a long file only.
+    """
+
+    def __init__(self, rows: Rows, *, batch: int, run: int = 1, seed: int = 0) -> None:
+        assert batch % run == 0, "a step holds whole runs"
+        self.rows = rows
+        self.batch = batch
+        self.run = run
+        self.seed = seed
+        self.num_runs = (len(rows) - run + 1) // run  # room is left to shift the first
+        self.steps_per_epoch = self.num_runs * run // batch
+        assert self.steps_per_epoch > 0, "more rows a step than rows to train on"
+        self.block = max(1, _BLOCK_ROWS // run)  # runs
+        # Kept for the steps to come, also when several threads ask.
+        self.blocks = lru_cache(maxsize=2)(self._blocks)
+        self.window = lru_cache(maxsize=4)(self._window)
+
+    def _blocks(self, epoch: int) -> Rows:
+        """The order of the blocks of an epoch; the last, perhaps shorter, block stays last."""
+        rng = np.random.default_rng((self.seed, 0, epoch))
+        whole = self.num_runs // self.block
+        return np.append(rng.permutation(whole), whole)
+
+    def _window(self, epoch: int, window: int) -> Rows:
+        """The runs of a window, shuffled."""
+        own = slice(window * _WINDOW_BLOCKS, (window + 1) * _WINDOW_BLOCKS)
+        first = self.blocks(epoch)[own] * self.block
+        runs = (first[:, None] + np.arange(self.block)).reshape(-1)
+        rng = np.random.default_rng((self.seed, 1, epoch, window))
+        return rng.permutation(runs[runs < self.num_runs])
+
+    def __call__(self, step: int) -> Rows:
+        """-> (batch,) positions in the interactions, ascending"""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        size = self.block * _WINDOW_BLOCKS
+        start, stop = place * self.batch // self.run, (place + 1) * self.batch // self.run
+        runs = np.concatenate(
+            [
+                self.window(epoch, w)[max(0, start - w * size) : stop - w * size]
+                for w in range(start // size, -(-stop // size))
+            ]
+        )
+        room = len(self.rows) - self.num_runs * self.run
+        offset = np.random.default_rng((self.seed, 2, epoch)).integers(room + 1)
+        return self.rows[np.sort((runs[:, None] * self.run + np.arange(self.run)).ravel()) + offset]

@@ -1,4 +1,4 @@
-"""The items' texts as tokens, one row an item of the catalogue."""
+"""Texts as tokens: of the items, by name, and of a corpus."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +23,20 @@ class TokenTable:
         longest = max(1, int(self.length[rows].max(initial=0)))
         attention = np.arange(longest) < self.length[rows][:, None]
         return self.tokens[rows, :longest], attention.astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Texts:
+    """The texts of a data set: name by name those of all items, then those of the corpus."""
+
+    table: TokenTable
+    num_names: int  # texts an item has
+    num_items: int  # rows of the catalogue
+    masked_pool: NDArray[np.int64]  # rows that the masked language model trains on
+
+    def row(self, name: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The table's row of an item's text `name`, both (n,)."""
+        return name * self.num_items + item
 
 
 def tokenise(texts: Sequence[str], tokenizer: Any, *, max_tokens: int) -> TokenTable:

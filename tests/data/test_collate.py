@@ -3,15 +3,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tiny
-import tiny_model
 import torch
 
-from flm_torchrec.data.collate import Collator, features_kjt, scaled_labels
+from flm_torchrec.data.collate import Collator
+from flm_torchrec.data.kjt import features_kjt
 from flm_torchrec.data.negatives import AllItems, PopularItems
-from flm_torchrec.data.sampling import UserSampler, Windows, sequences
+from flm_torchrec.data.sampling import UserSampler, Windows, histories, sequences
+from flm_torchrec.data.told import scaled_labels
 
 DATASET = tiny.dataset()
 SEQS = sequences(DATASET.interactions, before_part=1)
+EVENTS = histories(DATASET.interactions, before_part=1)
+EVERY_ROW = np.arange(len(DATASET.interactions.user))
 KEY = (0, 2, 0)
 
 
@@ -33,7 +36,7 @@ PADDED = windows([6, 4], [0, 1], [2, 3])
 
 def collator(dataset=DATASET, *, negatives=None, window=3, **more) -> Collator:
     every = AllItems(num_items=9)
-    return Collator(dataset, SEQS, window=window, negatives=negatives or every, text=None, **more)
+    return Collator(dataset, EVENTS, window=window, negatives=negatives or every, text=None, **more)
 
 
 def popular(count: int = 5) -> PopularItems:
@@ -56,7 +59,7 @@ def test_features_are_jagged_by_key():
 
 
 def test_labels_are_scaled_to_lie_between_minus_1_and_1():
-    like, rating = scaled_labels(DATASET)[:5].T
+    like, rating = scaled_labels(DATASET, EVERY_ROW[:5]).T
     assert like.tolist() == [1, -1, -1, 0, 1]
     assert rating.tolist() == [1, 0, -1, 0, 1]  # levels 1, 3, 5
 
@@ -65,13 +68,12 @@ def test_a_label_outside_the_levels_of_training_stays_within_the_scale():
     labels = {"rating": np.array([1, 3, 9, np.nan], dtype=np.float32)}
     interactions = replace(DATASET.interactions, labels=labels)
     levels = {"rating": np.array([1, 3], dtype=np.float32)}
-    scaled = scaled_labels(replace(DATASET, interactions=interactions, levels=levels))
+    scaled = scaled_labels(replace(DATASET, interactions=interactions, levels=levels), np.arange(4))
     assert scaled[:, 0].tolist() == [-1, 1, 1, 0]
 
 
 def test_users_and_their_histories():
-    users = collator().batch(TWO, rng_key=KEY).users
-    assert users.row.tolist() == [1, 4]
+    users = collator().batch(TWO, SEQS, rng_key=KEY).users
     assert users.features["user_id"].values().tolist() == [1, 4]
     assert users.features["gender"].values().tolist() == [1, 2]
     assert users.history.tolist() == [[3, 4, 5], [5, 6, 7]]
@@ -81,7 +83,7 @@ def test_users_and_their_histories():
 
 
 def test_every_event_is_an_edge_at_its_own_step():
-    edges = collator().batch(TWO, rng_key=KEY).edges
+    edges = collator().batch(TWO, SEQS, rng_key=KEY).edges
     assert edges.user.tolist() == [0, 0, 0, 1, 1, 1]
     assert edges.step.tolist() == [0, 1, 2, 0, 1, 2]
     assert edges.item.tolist() == [3, 4, 5, 5, 6, 7]
@@ -90,14 +92,14 @@ def test_every_event_is_an_edge_at_its_own_step():
 
 
 def test_a_missing_label_weighs_nothing():
-    edges = collator().batch(TWO, rng_key=KEY).edges
+    edges = collator().batch(TWO, SEQS, rng_key=KEY).edges
     fifth = pytest.approx(1 / 5)
     assert edges.label_weight[:, 0].tolist() == [fifth, 0, fifth, fifth, fifth, fifth]
     assert (edges.label_weight[:, 0] == edges.label_weight[:, 1]).all()
 
 
 def test_places_without_an_event_hold_the_unknown_item_and_weigh_nothing():
-    batch = collator().batch(PADDED, rng_key=KEY)
+    batch = collator().batch(PADDED, SEQS, rng_key=KEY)
     assert batch.users.history.tolist() == [[6, 1, 0], [5, 6, 7]]
     assert batch.users.num_events.tolist() == [2, 3]
     assert batch.users.event_labels[0, 2].tolist() == [0, 0]
@@ -108,13 +110,13 @@ def test_places_without_an_event_hold_the_unknown_item_and_weigh_nothing():
 
 def test_data_without_labels_have_edges_without_labels():
     dataset = tiny.dataset(labels=False)
-    batch = collator(dataset).batch(TWO, rng_key=KEY)
+    batch = collator(dataset).batch(TWO, SEQS, rng_key=KEY)
     assert batch.edges.labels.shape == batch.edges.label_weight.shape == (6, 0)
     assert batch.users.event_labels.shape == (2, 3, 1)
 
 
 def test_what_lies_before_a_reversed_window_is_known():
-    batch = collator().batch(windows([1], [2], [3], backwards=True), rng_key=KEY)
+    batch = collator().batch(windows([1], [2], [3], backwards=True), SEQS, rng_key=KEY)
     assert batch.users.history.tolist() == [[3, 2, 1]]
     assert pairs(batch.users.known_user, batch.users.known_item) == {(0, 5), (0, 4)}
 
@@ -138,7 +140,7 @@ def test_an_edge_is_never_in_its_own_history():
 
 
 def test_all_items_are_the_batch_and_row_0_is_unknown():
-    items = collator().batch(TWO, rng_key=KEY).items
+    items = collator().batch(TWO, SEQS, rng_key=KEY).items
     assert items.row.tolist() == items.first.tolist() == list(range(9))
     assert items.log_q.tolist() == [0.0] * 9
     assert items.features["genres"].lengths().tolist() == [0, 1, 2, 1, 0, 1, 2, 2, 1]
@@ -147,7 +149,7 @@ def test_all_items_are_the_batch_and_row_0_is_unknown():
 def test_sampled_items_are_what_was_met_then_padding_then_negatives():
     negatives = popular()
     for seed in range(5):
-        items = collator(negatives=negatives).batch(TWO, rng_key=(seed,)).items
+        items = collator(negatives=negatives).batch(TWO, SEQS, rng_key=(seed,)).items
         row = items.row.tolist()
         assert row[:7] == [0, 3, 4, 5, 6, 7, 0]
         assert len(row) == 1 + 2 * 3 + 5
@@ -161,7 +163,7 @@ def test_sampled_items_are_what_was_met_then_padding_then_negatives():
 
 def test_histories_and_known_items_point_to_the_first_rows_of_sampled_items():
     for seed in range(5):
-        batch = collator(negatives=popular()).batch(TWO, rng_key=(seed,))
+        batch = collator(negatives=popular()).batch(TWO, SEQS, rng_key=(seed,))
         row = batch.items.row
         assert row[batch.users.history].tolist() == [[3, 4, 5], [5, 6, 7]]
         assert row[batch.edges.item].tolist() == [3, 4, 5, 5, 6, 7]
@@ -173,14 +175,15 @@ def test_histories_and_known_items_point_to_the_first_rows_of_sampled_items():
 
 def halves(everyone: Windows, **more):
     return [
-        collator(rank=rank, world_size=2, **more).batch(everyone, rng_key=KEY) for rank in (0, 1)
+        collator(rank=rank, world_size=2, **more).batch(everyone, SEQS, rng_key=KEY)
+        for rank in (0, 1)
     ]
 
 
 def test_the_batch_of_one_rank_is_the_halves_of_two():
-    whole = collator(aligned_rows=4).batch(PADDED, rng_key=KEY)
+    whole = collator(aligned_rows=4).batch(PADDED, SEQS, rng_key=KEY)
     left, right = halves(PADDED, aligned_rows=4)
-    for name in ("row", "history", "num_events", "event_labels"):
+    for name in ("history", "num_events", "event_labels"):
         both = torch.cat([getattr(left.users, name), getattr(right.users, name)])
         assert (both == getattr(whole.users, name)).all()
     for name in ("step", "item", "labels"):
@@ -202,54 +205,43 @@ def test_weights_over_all_ranks_add_up_to_the_world_size():
 
 def test_each_rank_draws_negatives_of_its_own():
     left, right = (half.items.row[-20:].tolist() for half in halves(PADDED, negatives=popular(20)))
-    shared, _ = popular(20).draw(np.random.default_rng(KEY))
+    shared, _ = popular(20).draw(np.random.default_rng(KEY), np.ones(1, np.int64))
     assert left != right
     assert shared.tolist() not in (left, right)
 
 
-@pytest.fixture(scope="module")
-def text_parts(encoder_folder):
-    def make(*, rank=0, world_size=1, rows=4, negatives="all", texts=4):
-        config = tiny_model.config(
-            data={"window": 3, "negatives": negatives},
-            text={"encoder": str(encoder_folder), "mode": "full", "rows": rows * world_size},
-            tasks={"mlm": {"texts": texts}, "align": {"items": 50}},
-        )
-        return tiny_model.parts(config, DATASET, rank=rank, world_size=world_size).collator
-
-    return make
-
-
-def test_texts_to_encode_are_those_of_the_windows_first(text_parts):
-    collator = text_parts(rows=4)
-    text = collator.batch(TWO, rng_key=KEY).text
-    assert sorted(text.item.tolist()) == [3, 4, 5, 6]  # 7 has no text
-    tokens, attention = collator.text.table.take(text.item.numpy())
-    assert text.tokens.tolist() == tokens.tolist()
-    assert text.attention.tolist() == attention.tolist()
-    assert set(text_parts(rows=6).batch(TWO, rng_key=KEY).text.item.tolist()) > {3, 4, 5, 6}
-
-
-@pytest.mark.parametrize("negatives", ["all", 6])
-def test_items_are_aligned_once_each_and_only_where_they_have_text(text_parts, negatives):
-    items = text_parts(negatives=negatives).batch(TWO, rng_key=KEY).items
-    aligned = items.row[items.aligned].tolist()
-    assert len(aligned) == len(set(aligned))
-    assert set(aligned) == set(items.row.tolist()) - {0, 7}
+def test_what_enters_no_history_is_an_edge_and_leaves_no_gap():
+    # Of the events of user 1 only the second and the third enter histories.
+    is_event = np.ones(len(DATASET.interactions.user), dtype=bool)
+    is_event[[0, 3, 4]] = False
+    events = np.flatnonzero(is_event)
+    behind = np.cumsum(is_event) - is_event
+    offsets = np.searchsorted(DATASET.interactions.user[events], np.arange(8))
+    interactions = replace(
+        DATASET.interactions,
+        events=events,
+        user_offsets=offsets,
+        before=behind - offsets[DATASET.interactions.user],
+    )
+    batch = collator(replace(DATASET, interactions=interactions), window=5).batch(
+        windows([1], [0], [5]), SEQS, rng_key=KEY
+    )
+    assert batch.edges.item.tolist() == [1, 2, 3, 4, 5]
+    assert batch.edges.step.tolist() == [0, 0, 1, 2, 2]
+    assert batch.users.history.tolist() == [[2, 3, 0, 0, 0]]
+    assert batch.users.num_events.tolist() == [2]
 
 
-def test_the_masked_texts_of_one_rank_are_shared_out_among_two(text_parts):
-    whole = text_parts().batch(TWO, rng_key=KEY).masked_text
-    for rank in (0, 1):
-        half = text_parts(rank=rank, world_size=2).batch(TWO, rng_key=KEY).masked_text
-        for name in ("tokens", "attention", "target"):
-            assert (getattr(half, name) == getattr(whole, name)[rank::2]).all()
-
-
-def test_masked_texts_come_from_the_pool(text_parts):
-    collator = text_parts(texts=40)
-    masked = collator.batch(TWO, rng_key=KEY).masked_text
-    original = torch.where(masked.target == -100, masked.tokens, masked.target)
-    table, width = collator.text.table, masked.tokens.shape[1]
-    allowed = {tuple(row) for row in table.tokens[collator.text.masked_pool, :width].tolist()}
-    assert {tuple(row) for row in original.tolist()} == allowed
+def test_a_label_that_always_holds_has_a_sampled_edge_for_each():
+    schema = tiny.schema().model_dump()
+    schema["interactions"]["labels"]["like"]["value"] = "always"
+    dataset = replace(DATASET, schema=type(DATASET.schema).model_validate(schema))
+    batch = collator(dataset).batch(TWO, SEQS, rng_key=KEY)
+    edges = batch.edges
+    assert edges.item[:6].tolist() == [3, 4, 5, 5, 6, 7]
+    assert edges.user.tolist() == [0, 0, 0, 1, 1, 1] * 2
+    assert edges.weight[6:].tolist() == [0] * 6
+    assert edges.labels[6:].tolist() == [[0, 0]] * 6
+    assert edges.label_weight[6:, 1].tolist() == [0] * 6
+    assert edges.label_weight[:, 0].sum().item() == pytest.approx(1)
+    assert edges.label_weight[:6, 0].tolist() == edges.label_weight[6:, 0].tolist()

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import tiny
 
-from flm_torchrec.data.sampling import UserSampler, last_windows, sequences
+from flm_torchrec.data.sampling import (
+    LogSampler,
+    UserSampler,
+    histories,
+    last_windows,
+    sequences,
+)
 
 DATASET = tiny.dataset()
 SEQS = sequences(DATASET.interactions, before_part=1)
@@ -120,3 +126,63 @@ def test_steps_asked_for_in_any_order_are_the_same():
     draw = sampler(users=2)
     steps = [7, 0, 8, 1, 6, 2, 3, 5, 4]
     assert [draw(step).user.tolist() for step in steps] == [in_order[step] for step in steps]
+
+
+def test_histories_count_the_events_behind_an_interaction_among_those_that_are_kept():
+    train, later = (histories(DATASET.interactions, before_part=part) for part in (1, 2))
+    # User 4 has rows 16 to 21, the last two of them held out.
+    rows = np.arange(16, 22)
+    assert DATASET.interactions.user[rows].tolist() == [4] * 6
+    assert train.behind(DATASET.interactions, rows).tolist() == [0, 1, 2, 3, 4, 4]
+    assert later.behind(DATASET.interactions, rows).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_interactions_outside_histories_are_in_sequences_alone():
+    interactions = replace(DATASET.interactions, events=np.arange(2, 5), user_offsets=OFFSETS)
+    assert histories(interactions, before_part=1).events.tolist() == [2, 3, 4]
+    assert sequences(interactions, before_part=1).offsets.tolist() == SEQS.offsets.tolist()
+
+
+OFFSETS = np.array([0, 0, 3, 3, 3, 3, 3, 3])
+
+
+@pytest.mark.parametrize("run", [1, 2, 3])
+@pytest.mark.parametrize("many", [12, 13, 40, 3000])
+def test_an_epoch_of_a_log_shows_each_row_at_most_once_and_nearly_all(run, many, monkeypatch):
+    monkeypatch.setattr("flm_torchrec.data.sampling._BLOCK_ROWS", 12)
+    monkeypatch.setattr("flm_torchrec.data.sampling._WINDOW_BLOCKS", 3)
+    rows = np.arange(many) * 10
+    draw = LogSampler(rows, batch=6, run=run, seed=1)
+    for epoch in range(2):
+        steps = range(epoch * draw.steps_per_epoch, (epoch + 1) * draw.steps_per_epoch)
+        shown = np.concatenate([draw(step) for step in steps])
+        assert len(np.unique(shown)) == len(shown)
+        assert np.isin(shown, rows).all()
+        assert many - len(shown) < 6 + run
+        assert all((np.diff(draw(step)) > 0).all() for step in steps)
+    assert draw(0).tolist() != draw(draw.steps_per_epoch).tolist()
+
+
+def test_every_row_of_a_log_has_its_turn():
+    draw = LogSampler(np.arange(13), batch=6, run=3, seed=1)
+    assert len({row for step in range(60) for row in draw(step)}) == 13
+
+
+def test_runs_of_a_log_stay_together():
+    draw = LogSampler(np.arange(1000), batch=12, run=4, seed=0)
+    for step in range(5):
+        runs = draw(step).reshape(3, 4)
+        assert (np.diff(runs, axis=1) == 1).all()
+
+
+def test_rows_of_a_step_come_from_a_part_of_a_long_log():
+    draw = LogSampler(np.arange(10**6), batch=64, seed=0)
+    blocks = {row // 4096 for step in range(20) for row in draw(step)}
+    assert len(blocks) <= 64
+
+
+def test_steps_of_a_log_asked_for_in_any_order_are_the_same():
+    in_order = [LogSampler(np.arange(40), batch=6, seed=2)(step).tolist() for step in range(20)]
+    draw = LogSampler(np.arange(40), batch=6, seed=2)
+    for step in (7, 0, 19, 3, 12, 6, 1):
+        assert draw(step).tolist() == in_order[step]
