@@ -1,8 +1,6 @@
 """`flm demo`: the whole job on MovieLens-100K, each stage a command that anyone can run alone."""
 
 import argparse
-import math
-import operator
 import os
 import shlex
 import subprocess
@@ -20,13 +18,13 @@ from flm_apps.run_folder import read_report
 from flm_torchrec.data.dataset import Dataset
 from flm_torchrec.data.prepare import prepare
 from flm_torchrec.errors import UserError, app
+from flm_torchrec.evaluation.bounds import as_table, checked
 from flm_torchrec.evaluation.report import write_report
 
 FLOOR_NDCG = 0.100
 MOST_SECONDS = 12 * 60
 BELOW_GIB = 2.5
 RANKING_BASELINES = ("popularity", "item_knn", "ease", "content_knn")  # beside bias, for the labels
-COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 
 
 def stages(data: Path, run: Path, ranks: int) -> dict[str, list[list[str]]]:
@@ -83,23 +81,6 @@ def merged(pretrain: dict[str, Any], finetune: dict[str, Any]) -> dict[str, Any]
     return finetune | {"tasks": tasks, "mlm": pretrain.get("mlm"), "peak_memory_gib": memory}
 
 
-def checked(name: str, value: Any, sign: str, bound: Any) -> dict[str, Any]:
-    """One entry of `checks`: it passes where `value sign bound` holds.
-
-    Where either is no finite number, `passed` is false and `reason` says which.
-    """
-    given = {"value": value, "bound": bound}
-    missing = [
-        side
-        for side, number in given.items()
-        if not isinstance(number, int | float) or not math.isfinite(number)
-    ]
-    if missing:
-        told = f"{' and '.join(missing)} missing"
-        return {"name": name, "passed": False, **given, "reason": told}
-    return {"name": name, "passed": bool(COMPARE[sign](value, bound)), **given}
-
-
 def checks(report: dict[str, Any]) -> list[dict[str, Any]]:
     """What must hold of the demo; what the report lacks has a check that fails and says so."""
     test, baselines, mlm = (report.get(key) or {} for key in ("test", "baselines", "mlm"))
@@ -136,26 +117,16 @@ def checks(report: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def show_checks(entries: Sequence[dict[str, Any]]) -> None:
-    """A line a check, marked where it failed."""
-
-    def cell(number: Any) -> str:
-        return f"{number:>12.4f}" if isinstance(number, int | float) else f"{'-':>12}"
-
-    print(f"\n{'check':<48}{'value':>12}{'bound':>12}")
-    for entry in entries:
-        mark = "" if entry["passed"] else "  FAILED"
-        reason = f": {entry['reason']}" if "reason" in entry else ""
-        print(f"{entry['name']:<48}{cell(entry['value'])}{cell(entry['bound'])}{mark}{reason}")
-
-
 def show_users(dataset: Dataset, table: pd.DataFrame, *, count: int = 5, latest: int = 5) -> None:
     """Some users' latest history beside what is recommended to them, with titles."""
-    titles = dataset.items.titles
-    title_of = dict(zip(dataset.items.ids, titles, strict=True))
-    offsets, item = dataset.interactions.user_offsets, dataset.interactions.item
-    for row in np.unique(np.linspace(1, len(dataset.users.ids) - 1, count).astype(int)):
-        user = dataset.users.ids[row]
+    users, items, interactions = dataset.users, dataset.items, dataset.interactions
+    assert users is not None
+    assert items is not None
+    titles = items.titles
+    title_of = dict(zip(items.ids, titles, strict=True))
+    offsets, item = interactions.user_offsets, interactions.item[interactions.events]
+    for row in np.unique(np.linspace(1, len(users.ids) - 1, count).astype(int)):
+        user = users.ids[row]
         begin = max(offsets[row], offsets[row + 1] - latest)
         met = [titles[i] for i in item[begin : offsets[row + 1]]][::-1]
         own = table.loc[table["user_id"] == user].sort_values("rank")
@@ -181,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     report["checks"] = checks(report)
     write_report(args.run, report)
     show_users(prepare(args.data), pd.read_parquet(args.run / "recommendations.parquet"))
-    show_checks(report["checks"])
+    print(f"\n{as_table(report['checks'])}")
     print(f"\nreport: {args.run / 'report.html'}")
     return 0 if all(check["passed"] for check in report["checks"]) else 1
 

@@ -1,9 +1,8 @@
-"""`flm evaluate`: rank the whole catalogue for every user, beside baselines on the same split."""
+"""`flm evaluate`: rankings and head predictions of a run, beside baselines on the same split."""
 
 import argparse
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,44 +21,60 @@ from flm_torchrec.evaluation.baselines import (
     item_knn,
     popularity,
 )
-from flm_torchrec.evaluation.ranking import evaluate, items_before
+from flm_torchrec.evaluation.ranking import evaluate
 from flm_torchrec.measure import (
     PARTS,
     Part,
-    head_quality,
     label_metrics,
-    ranking_quality,
+    met_where,
+    quality,
     ranking_task,
+    ranks_catalogue,
 )
 from flm_torchrec.training.runtime import barrier, start
 
 
 def baseline_quality(assembly: Assembly, part: Part) -> dict[str, dict[str, float]]:
-    """Metrics of the baselines on the same split, history and catalogue; no collectives."""
+    """Metrics of the baselines that the data allows, on the same split, history and catalogue; no
+    collectives."""
+    baselines: dict[str, dict[str, float]] = {}
+    if ranks_catalogue(assembly):
+        baselines |= ranking_baselines(assembly, part)
     dataset = assembly.dataset
+    if "rating" in dataset.levels and dataset.users is not None and dataset.items is not None:
+        baselines["bias"] = bias_quality(assembly, part)
+    return baselines
+
+
+def ranking_baselines(assembly: Assembly, part: Part) -> dict[str, dict[str, float]]:
+    """Rankings of what users wanted, by what they and others wanted before."""
+    dataset, text_view = assembly.dataset, assembly.model.flm.text_view
+    assert dataset.items is not None
     interactions, num_items = dataset.interactions, len(dataset.items.ids)
-    met = partial(items_before, interactions.item, interactions.part, interactions.user_offsets)
-    train, history = met(before_part=VALIDATION), met(before_part=PARTS[part])
+    wanted = interactions.positive
+    train = met_where(dataset, wanted & (interactions.part < VALIDATION))
+    history = met_where(dataset, wanted & (interactions.part < PARTS[part]))
     scorers = {
         "popularity": popularity(train, num_items=num_items),
         "item_knn": item_knn(train, history, num_items=num_items),
         "ease": ease(train, history, num_items=num_items),
     }
-    if assembly.model.flm.text_view is not None:
-        scorers["content_knn"] = content_knn(assembly.model.flm.text_view.vectors, history)
+    if text_view is not None and text_view.names:
+        texts = text_view.vectors.transpose(0, 1).flatten(1)  # side by side
+        scorers["content_knn"] = content_knn(texts, history)
     task = ranking_task(dataset, part)
-    baselines: dict[str, dict[str, float]] = {
+    return {
         name: evaluate(score, task, num_items=num_items).mean for name, score in scorers.items()
     }
-    if "rating" in dataset.levels:
-        baselines["bias"] = bias_quality(assembly, part)
-    return baselines
 
 
 def bias_quality(assembly: Assembly, part: Part) -> dict[str, float]:
-    """The rating that user and item biases predict, as a prediction of every label."""
+    """The rating that user and item biases predict, as a prediction of every label but classes."""
     dataset = assembly.dataset
-    interactions = dataset.interactions
+    interactions, schema = dataset.interactions, dataset.schema.interactions
+    assert schema is not None
+    assert dataset.users is not None
+    assert dataset.items is not None
     is_train = interactions.part == TRAIN
     model = BiasModel.fit(
         interactions.user[is_train],
@@ -70,7 +85,8 @@ def bias_quality(assembly: Assembly, part: Part) -> dict[str, float]:
     )
     edges = np.flatnonzero(interactions.part == PARTS[part])
     prediction = model.predict(interactions.user[edges], interactions.item[edges])
-    metrics = label_metrics(dataset, edges, dict.fromkeys(interactions.labels, prediction))
+    labels = [name for name, label in schema.labels.items() if label.kind != "multiclass"]
+    metrics = label_metrics(dataset, edges, dict.fromkeys(labels, prediction))
     # A rating is no probability: of a binary label only the order can be compared.
     return {name: value for name, value in metrics.items() if not name.startswith("log_loss")}
 
@@ -86,9 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     begin_time = time.perf_counter()
     with start() as runtime:
         assembly = load_run(args.run, runtime)
-        retrieval = assembly.retrieval()
-        result = ranking_quality(assembly, part=args.part, retrieval=retrieval)
-        metrics = result.mean | head_quality(assembly, part=args.part, retrieval=retrieval)
+        metrics = quality(assembly, part=args.part)
         peak = peak_memory_gib(runtime)
         if runtime.rank == 0:
             baselines = baseline_quality(assembly, args.part)

@@ -12,18 +12,31 @@ from numpy.typing import NDArray
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from flm_torchrec.assemble import Assembly
-from flm_torchrec.data.dataset import TEST, Dataset
-from flm_torchrec.data.sampling import Sequences, sequences
+from flm_torchrec.data.dataset import TEST, Dataset, Entity
+from flm_torchrec.data.sampling import Sequences, histories
 from flm_torchrec.errors import UserError, app
-from flm_torchrec.evaluation.ranking import ItemLists, top_items
+from flm_torchrec.evaluation.ranking import top_items
 from flm_torchrec.files import atomic_file
+from flm_torchrec.measure import met_where
 from flm_torchrec.training.runtime import all_gather, barrier, start
+
+
+def users_and_items(dataset: Dataset) -> tuple[Entity, Entity]:
+    """Who is asked for, and what there is to recommend."""
+    if dataset.users is None or dataset.items is None:
+        missing = "user" if dataset.users is None else "item"
+        raise UserError(
+            f"--run: its data has no {missing}s to recommend with; "
+            f"allowed: data with interactions.{missing}"
+        )
+    return dataset.users, dataset.items
 
 
 def user_rows(dataset: Dataset, users: str) -> NDArray[np.int64]:
     """Rows of `all` users, or of those in the first column of a CSV file with a header."""
+    entity, _ = users_and_items(dataset)
     if users == "all":
-        return np.arange(1, len(dataset.users.ids))
+        return np.arange(1, len(entity.ids))
     if not Path(users).is_file():
         raise UserError(f"--users {users}: no such file; allowed: all, or a CSV file of user ids")
     try:
@@ -32,12 +45,12 @@ def user_rows(dataset: Dataset, users: str) -> NDArray[np.int64]:
         raise UserError(f"--users {users}: holds no column of user ids") from error
     if not asked:
         raise UserError(f"--users {users}: holds no user id below its header; allowed: one a row")
-    row_of = {str(user): row for row, user in enumerate(dataset.users.ids) if row > 0}
+    row_of = {str(user): row for row, user in enumerate(entity.ids) if row > 0}
     for place, user in enumerate(asked, 1):
         if user not in row_of:
             raise UserError(
                 f"{users}, data row {place}: user {user!r} is not in the data; "
-                f"allowed: ids of its users table, such as {dataset.users.ids[1]!r}"
+                f"allowed: ids of its users table, such as {entity.ids[1]!r}"
             )
     return np.array([row_of[user] for user in asked], dtype=np.int64)
 
@@ -54,7 +67,7 @@ def best_items(
     per_rank = -(-len(users) // runtime.world_size)
     padded = np.resize(users, per_rank * runtime.world_size)
     own = padded[runtime.rank * per_rank : (runtime.rank + 1) * per_rank]
-    met = ItemLists(values=assembly.dataset.interactions.item[seqs.events], offsets=seqs.offsets)
+    met = met_where(assembly.dataset, assembly.dataset.interactions.part <= TEST)
     items, scores = [], []
     for chunk in np.split(own, range(block, len(own), block)):
         score = retrieval.scores(chunk, seqs).cpu()
@@ -77,10 +90,11 @@ def as_table(
 ) -> pd.DataFrame:
     """user_id, item_id, rank (from 1), score; one row a recommendation."""
     k = items.shape[1]
+    user_entity, item_entity = users_and_items(dataset)
     table = pd.DataFrame(
         {
-            "user_id": np.repeat(dataset.users.ids[users], k),
-            "item_id": dataset.items.ids[items.reshape(-1)],
+            "user_id": np.repeat(user_entity.ids[users], k),
+            "item_id": item_entity.ids[items.reshape(-1)],
             "rank": np.tile(np.arange(1, k + 1), len(users)),
             "score": scores.reshape(-1),
         }
@@ -112,10 +126,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     with start() as runtime:
         assembly = load_run(args.run, runtime)
         dataset = assembly.dataset
-        if not 1 <= args.k < len(dataset.items.ids):
-            raise UserError(f"--k {args.k}; allowed: 1 to {len(dataset.items.ids) - 1}, all items")
+        most = len(users_and_items(dataset)[1].ids) - 1
+        if not 1 <= args.k <= most:
+            raise UserError(f"--k {args.k}; allowed: 1 to {most}, all items")
         users = user_rows(dataset, args.users)
-        seqs = sequences(dataset.interactions, before_part=TEST + 1)
+        seqs = histories(dataset.interactions, before_part=TEST + 1)
         items, scores = best_items(assembly, users, seqs, k=args.k)
         if runtime.rank == 0:
             write_table(as_table(dataset, users, items, scores), args.out)

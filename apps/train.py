@@ -18,10 +18,11 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from flm_torchrec.assemble import Assembly, assemble
 from flm_torchrec.config import RunConfig
 from flm_torchrec.data.batch import FLMBatch
-from flm_torchrec.data.sampling import UserSampler
+from flm_torchrec.data.dataset import Dataset
+from flm_torchrec.data.loader import load
 from flm_torchrec.errors import UserError, app
 from flm_torchrec.evaluation.report import read_log
-from flm_torchrec.measure import masked_accuracy, ranking_quality
+from flm_torchrec.measure import masked_accuracy, quality
 from flm_torchrec.trainable import StepOutput
 from flm_torchrec.training import checkpoint
 from flm_torchrec.training.log import RunLog
@@ -43,15 +44,12 @@ def lr_factor(step: int, *, steps: int, warmup: int) -> float:
 def batches(assembly: Assembly, start_step: int) -> Iterator[FLMBatch]:
     """This rank's batches from `start_step` to the end of training."""
     config = assembly.config
-    sampler = UserSampler(
-        assembly.collator.seqs,
-        users=config.data.users,
-        window=config.data.window,
-        reverse=config.data.reverse,
-        seed=config.train.seed,
+    return load(
+        lambda step: assembly.collator.step(assembly.sampler, step),
+        start=start_step,
+        stop=config.train.steps,
+        workers=config.data.workers,
     )
-    for step in range(start_step, config.train.steps):
-        yield assembly.collator.step(sampler, step)
 
 
 def begin(assembly: Assembly, run: Path, *, resume: bool) -> int:
@@ -131,8 +129,8 @@ def run_training(assembly: Assembly, run: Path, *, resume: bool) -> dict[str, An
                 assembly.refresh_text(keep=False)
         if is_due(done, train_config.validate_every):
             with paused(pipeline):
-                quality = ranking_quality(assembly, part="validation").mean
-            log.step(done, {f"validation/{name}": value for name, value in quality.items()})
+                found = quality(assembly, part="validation")
+            log.step(done, {f"validation/{name}": value for name, value in found.items()})
         if is_due(done, train_config.checkpoint_every):
             checkpoint.save(
                 run / "checkpoints",
@@ -158,6 +156,14 @@ def run_training(assembly: Assembly, run: Path, *, resume: bool) -> dict[str, An
     plan = describe_plan(assembly.dmp)
     # Only the rank that writes the log can be sure to read all of it.
     return {"tasks": first_and_last(run), "plan": plan} if assembly.runtime.rank == 0 else {}
+
+
+def sizes(dataset: Dataset) -> dict[str, int]:
+    """How much there is of what the data has."""
+    entities = {"users": dataset.users, "items": dataset.items}
+    known = {name: len(entity.ids) - 1 for name, entity in entities.items() if entity is not None}
+    found = known | {"interactions": len(dataset.interactions.user), "corpus": len(dataset.corpus)}
+    return {name: count for name, count in found.items() if count}
 
 
 def first_and_last(run: Path) -> dict[str, dict[str, float]]:
@@ -197,15 +203,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         accuracy = masked_accuracy(assembly)
         peak = peak_memory_gib(runtime)
         if runtime.rank == 0:
-            dataset = assembly.dataset
             entries |= {
                 **setting(),
                 "world_size": runtime.world_size,
-                "data": {
-                    "users": len(dataset.users.ids) - 1,
-                    "items": len(dataset.items.ids) - 1,
-                    "interactions": len(dataset.interactions.user),
-                },
+                "data": sizes(assembly.dataset),
                 "mlm": accuracy,
                 "peak_memory_gib": peak,
                 "seconds": {"train": time.perf_counter() - begin_time},

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from flm_torchrec.data.prepare import prepare
     from flm_torchrec.model import FLM
     from flm_torchrec.tasks.alignment import Alignment
+    from flm_torchrec.tasks.cross import FM, DCNv2
     from flm_torchrec.tasks.heads import Heads
     from flm_torchrec.tasks.mlm import MaskedLM
-    from flm_torchrec.tasks.ranking import Ranking
+    from flm_torchrec.tasks.ranking import LoggedRanking, Ranking
     from flm_torchrec.trainable import FLMTrain, Objective
     from flm_torchrec.training.loop import train
     from flm_torchrec.training.pipeline import train_pipeline
@@ -27,15 +28,19 @@ if TYPE_CHECKING:
     from flm_torchrec.views.history import CausalHistory
     from flm_torchrec.views.sparse import SparseView, embedding_bags
     from flm_torchrec.views.text import TextView
+    from flm_torchrec.views.vector import VectorView
 
 __all__ = [
     "FLM",
+    "FM",
     "Alignment",
     "CausalHistory",
+    "DCNv2",
     "FLMBatch",
     "FLMTrain",
     "GatedFusion",
     "Heads",
+    "LoggedRanking",
     "MaskedLM",
     "MeanFusion",
     "Objective",
@@ -43,6 +48,7 @@ __all__ = [
     "SparseView",
     "TensorBatch",
     "TextView",
+    "VectorView",
     "WeightedFusion",
     "embedding_bags",
     "load_yaml",
@@ -55,12 +61,15 @@ __all__ = [
 
 _MODULE_OF = {
     "FLM": "model",
+    "FM": "tasks.cross",
     "Alignment": "tasks.alignment",
     "CausalHistory": "views.history",
+    "DCNv2": "tasks.cross",
     "FLMBatch": "data.batch",
     "FLMTrain": "trainable",
     "GatedFusion": "views.fusion",
     "Heads": "tasks.heads",
+    "LoggedRanking": "tasks.ranking",
     "MaskedLM": "tasks.mlm",
     "MeanFusion": "views.fusion",
     "Objective": "trainable",
@@ -68,6 +77,7 @@ _MODULE_OF = {
     "SparseView": "views.sparse",
     "TensorBatch": "data.batch",
     "TextView": "views.text",
+    "VectorView": "views.vector",
     "WeightedFusion": "views.fusion",
     "embedding_bags": "views.sparse",
     "load_yaml": "typed_yaml",

@@ -11,19 +11,14 @@ import torch.distributed as dist
 from torchrec.distributed.model_parallel import DistributedModelParallel, get_unwrapped_module
 from torchrec.optim.keyed import CombinedOptimizer
 
-from flm_torchrec.build import (
-    build_collator,
-    build_model,
-    check_shares,
-    dense_optimizer,
-    masked_pool,
-)
+from flm_torchrec.build import build_model, dense_optimizer
+from flm_torchrec.build_data import build_collator, build_sampler, check_shares
 from flm_torchrec.config import RunConfig
-from flm_torchrec.data.collate import Collator, ItemText
-from flm_torchrec.data.dataset import VALIDATION, Dataset
+from flm_torchrec.data.collate import Collator
+from flm_torchrec.data.dataset import Dataset
 from flm_torchrec.data.prepare import prepare
-from flm_torchrec.data.sampling import sequences
-from flm_torchrec.encoder import load_encoder, token_table
+from flm_torchrec.data.sampling import LogSampler, UserSampler
+from flm_torchrec.encoder import load_encoder, tokenised
 from flm_torchrec.errors import UserError
 from flm_torchrec.retrieval import Retrieval
 from flm_torchrec.trainable import FLMTrain
@@ -43,6 +38,7 @@ class Assembly:
     runtime: Runtime
     dataset: Dataset
     collator: Collator
+    sampler: UserSampler | LogSampler | None  # None: steps of a corpus alone draw nothing
     dmp: DistributedModelParallel
     optimizer: CombinedOptimizer
 
@@ -68,12 +64,12 @@ class Assembly:
     def refresh_text(self, *, keep: bool) -> None:
         """Encode the texts with the encoder as it stands; called by all ranks after weights are
         loaded, and now and then while the encoder trains. `keep` leaves the vectors on disk."""
-        text, view = self.collator.text, self.model.flm.text_view
-        if text is None or view is None:
+        texts, view = self.collator.text, self.model.flm.text_view
+        if texts is None or view is None:
             return
         vectors = text_vectors(
             view,
-            text.table,
+            texts,
             folder=self.config.data.path / "prepared" if keep else None,
             rank=self.runtime.rank,
             world_size=self.runtime.world_size,
@@ -108,29 +104,36 @@ def first_rank_first(runtime: Runtime, work: Callable[[], T]) -> T:
     return work() if result is None else result
 
 
+def table_rows(config: RunConfig, dataset: Dataset, world_size: int) -> int:
+    """About how many rows a table's KJT has on one rank: the planner weighs kinds by it."""
+    data, schema = config.data, dataset.schema.interactions
+    if schema is None:
+        return 1
+    if schema.order == "by_log":
+        return data.rows // world_size
+    met = data.users * data.window // world_size
+    num_items = 0 if dataset.items is None else len(dataset.items.ids)
+    return num_items if data.negatives == "all" else min(num_items, met) + data.negatives
+
+
 def assemble(config: RunConfig, runtime: Runtime, *, training: bool = True) -> Assembly:
     """Build everything a run needs on every rank of `runtime`.
 
     Text vectors are there after `refresh_text`. Without `training` the tables' optimizer is one
     that every device has, and any number of ranks will do.
     """
-    if training:
-        check_shares(config, runtime.world_size)
     dataset = first_rank_first(runtime, partial(prepare, config.data.path))
+    if training:
+        check_shares(config, dataset, runtime.world_size)
+    sampler = build_sampler(config, dataset)
     torch.manual_seed(config.train.seed)  # what isn't sharded starts equal on all ranks
     encoder = load_encoder(config.views.text) if config.views.text else None
     model = build_model(config, dataset, encoder)
-    item_text = None
+    texts = None
     if config.views.text is not None and encoder is not None:
-        table = token_table(dataset, encoder, config.views.text)
-        item_text = ItemText(table=table, masked_pool=masked_pool(table))
+        texts = tokenised(dataset, encoder, config.views.text)
     collator = build_collator(
-        config,
-        dataset,
-        sequences(dataset.interactions, before_part=VALIDATION),
-        text=item_text,
-        rank=runtime.rank,
-        world_size=runtime.world_size,
+        config, dataset, texts=texts, rank=runtime.rank, world_size=runtime.world_size
     )
     # Ranks fill their shards of a table: from one generator they would all draw the same rows.
     torch.manual_seed((config.train.seed + 1) * 65_537 + runtime.rank)
@@ -138,7 +141,7 @@ def assemble(config: RunConfig, runtime: Runtime, *, training: bool = True) -> A
     dmp, optimizer = shard(
         model,
         runtime.device,
-        batch_size=max(config.data.users // runtime.world_size, len(dataset.items.ids)),
+        batch_size=table_rows(config, dataset, runtime.world_size),
         sparse_optimizer=config.train.sparse.optimizer if training else "sgd",
         sparse_lr=config.train.sparse.lr,
         dense_optimizer=partial(dense_optimizer, config),
@@ -150,6 +153,7 @@ def assemble(config: RunConfig, runtime: Runtime, *, training: bool = True) -> A
         runtime=runtime,
         dataset=dataset,
         collator=collator,
+        sampler=sampler,
         dmp=dmp,
         optimizer=optimizer,
     )

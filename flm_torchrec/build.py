@@ -1,30 +1,35 @@
-"""A configuration becomes objects: the one place, besides the apps, that reads it."""
+"""A configuration and its data become the model, its tasks and its dense optimizer."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
+from flm_torchrec.build_data import window_of
 from flm_torchrec.config import RunConfig
-from flm_torchrec.data.collate import Collator, ItemText
 from flm_torchrec.data.dataset import TRAIN, Column, Dataset
-from flm_torchrec.data.negatives import AllItems, PopularItems
-from flm_torchrec.data.sampling import Sequences
-from flm_torchrec.data.text import TokenTable, held_out_texts
 from flm_torchrec.encoder import TextEncoder
 from flm_torchrec.errors import UserError
 from flm_torchrec.model import FLM
 from flm_torchrec.tasks.alignment import Alignment
-from flm_torchrec.tasks.heads import BinaryHead, Head, Heads, OrdinalHead
+from flm_torchrec.tasks.cross import FM, DCNv2
+from flm_torchrec.tasks.heads import (
+    BinaryHead,
+    Head,
+    Heads,
+    Inputs,
+    MulticlassHead,
+    OrdinalHead,
+    RealHead,
+)
 from flm_torchrec.tasks.mlm import MaskedLM
-from flm_torchrec.tasks.ranking import Ranking
+from flm_torchrec.tasks.ranking import LoggedRanking, Ranking
 from flm_torchrec.trainable import FLMTrain, Objective
 from flm_torchrec.views.fusion import Fusion, GatedFusion, MeanFusion, WeightedFusion
 from flm_torchrec.views.history import CausalHistory
 from flm_torchrec.views.sparse import SparseView, embedding_bags
 from flm_torchrec.views.text import TextView
+from flm_torchrec.views.vector import VectorView
 
 FUSIONS: dict[str, type[Fusion]] = {
     "mean": MeanFusion,
@@ -35,166 +40,150 @@ FUSIONS: dict[str, type[Fusion]] = {
 
 def build_flm(config: RunConfig, dataset: Dataset, encoder: TextEncoder | None) -> FLM:
     """The model with its tables on the meta device."""
-    views = config.views
-    item_features, user_features = dataset.schema.items.features, dataset.schema.users.features
+    views, users, items = config.views, dataset.users, dataset.items
+    context, window = dataset.interactions.context, window_of(config, dataset)
 
-    def sparse(
-        prefix: str, columns: Mapping[str, Column], features: Mapping[str, Any]
-    ) -> SparseView:
+    def sparse(prefix: str, columns: Mapping[str, Column], num_numbers: int) -> SparseView:
         rows = {name: column.num_embeddings for name, column in columns.items()}
-        multi = frozenset(name for name, feature in features.items() if feature.kind == "multi")
-        return SparseView(
-            embedding_bags(prefix, rows, dim=views.width, multi=multi), dim=views.width
-        )
+        multi = frozenset(name for name in columns if columns[name].offsets is not None)
+        bags = embedding_bags(prefix, rows, dim=views.width, multi=multi)
+        return SparseView(bags, dim=views.width, num_numbers=num_numbers)
 
-    text_view = encoder and TextView(encoder.model, hidden=encoder.hidden, dim=views.width)
+    if users is not None and users.vectors:
+        raise UserError(
+            f"users.features.{next(iter(users.vectors))}: users have no views of vectors; "
+            "allowed: items.features and interactions.context"
+        )
+    texts = () if items is None else tuple(items.text)
+    vectors = {} if items is None else items.vectors
+    names = ("features", *texts, *vectors)
+    twice = [name for place, name in enumerate(names) if name in names[:place]]
+    if twice:
+        raise UserError(f"items: two views are called '{twice[0]}'; allowed: names of their own")
+    vector_views = {
+        name: VectorView(torch.from_numpy(values), dim=views.width)
+        for name, values in vectors.items()
+    }
+    num_views = 1 + (0 if encoder is None else len(texts)) + len(vectors)
+    fusion = FUSIONS[views.fusion]
     return FLM(
-        user_view=sparse("users", dataset.users.columns, user_features),
-        item_view=sparse("items", dataset.items.columns, item_features),
-        text_view=text_view,
-        fusion=FUSIONS[views.fusion](
-            num_views=1 if encoder is None else 2, dim=views.width, view_dropout=views.view_dropout
-        ),
+        user_view=users and sparse("users", users.columns, users.numbers.shape[1]),
+        item_view=items and sparse("items", items.columns, items.numbers.shape[1]),
+        context_view=sparse("context", context, 0) if context else None,
+        text_view=encoder
+        and TextView(encoder.model, hidden=encoder.hidden, dim=views.width, names=texts),
+        vector_views=vector_views,
+        fusion=items
+        and fusion(num_views=num_views, dim=views.width, view_dropout=views.view_dropout),
         history=CausalHistory(
             views.width,
-            window=config.data.window,
+            window=window,
             event_width=max(1, len(dataset.interactions.labels)),
             layers=views.history.layers,
             heads=views.history.heads,
             dropout=views.history.dropout,
-        ),
+        )
+        if users is not None and window
+        else None,
     )
 
 
 def build_heads(config: RunConfig, dataset: Dataset) -> Heads:
     """One head a declared label."""
-    tasks = config.tasks.heads
+    tasks, interactions = config.tasks.heads, dataset.interactions
     assert tasks is not None
-    labels = dataset.interactions.labels
-    if not labels:
+    if not interactions.labels:
         raise UserError("tasks.heads: the data's schema declares no labels (interactions.labels)")
-    unknown = sorted(set(tasks.weights) - set(labels))
+    unknown = sorted(set(tasks.weights) - set(interactions.labels))
     if unknown:
-        raise UserError(f"tasks.heads.weights.{unknown[0]}: no such label; allowed: {list(labels)}")
-    heads: dict[str, Head] = {}
-    is_train = dataset.interactions.part == TRAIN
-    for name, values in labels.items():
-        if name in dataset.levels:
-            levels = dataset.levels[name]
-            counts = [float((values[is_train] == level).sum()) for level in levels]
-            heads[name] = OrdinalHead(tasks.width, levels.tolist(), counts)
-        else:
-            heads[name] = BinaryHead(tasks.width)
-    num_features = len(dataset.users.columns) + len(dataset.items.columns)
-    return Heads(
-        heads,
+        raise UserError(
+            f"tasks.heads.weights.{unknown[0]}: no such label; allowed: {list(interactions.labels)}"
+        )
+    entities = [entity for entity in (dataset.users, dataset.items) if entity is not None]
+    columns = [interactions.context, *(entity.columns for entity in entities)]
+    numbers = [interactions.numbers, *(entity.numbers for entity in entities)]
+    inputs = Inputs(
         dim=config.views.width,
-        feature_width=num_features * config.views.width,
+        has_user=dataset.users is not None,
+        has_item=dataset.items is not None,
+        num_features=sum(map(len, columns)),
+        num_numbers=sum(array.shape[1] for array in numbers),
+    )
+    cross = {
+        "none": lambda: None,
+        "fm": lambda: FM(num_vectors=inputs.num_vectors),
+        "dcn": lambda: DCNv2(num_vectors=inputs.num_vectors, dim=inputs.dim),
+    }
+    return Heads(
+        {name: build_head(dataset, name, tasks.width) for name in interactions.labels},
+        inputs,
+        cross=cross[tasks.cross](),
         hidden=tasks.hidden,
         width=tasks.width,
         dropout=tasks.dropout,
     )
 
 
-def build_objective(config: RunConfig, dataset: Dataset, encoder: TextEncoder | None) -> Objective:
+def build_head(dataset: Dataset, label: str, width: int) -> Head:
+    """The head of a label's kind, fitted on training."""
+    schema, interactions = dataset.schema.interactions, dataset.interactions
+    assert schema is not None
+    kind = schema.labels[label].kind
+    if kind == "binary":
+        return BinaryHead(width)
+    if kind == "real":
+        mean, std = dataset.moments[label]
+        return RealHead(width, mean=mean, std=max(std, 1e-6))
+    levels = dataset.levels[label]
+    if kind == "multiclass":
+        return MulticlassHead(width, levels.tolist())
+    values = interactions.labels[label][interactions.part == TRAIN]
+    return OrdinalHead(width, levels.tolist(), [float((values == level).sum()) for level in levels])
+
+
+def build_objective(config: RunConfig, dataset: Dataset, flm: FLM) -> Objective:
     """The tasks that are on, with their weights."""
     tasks: dict[str, nn.Module] = {}
     weights: dict[str, float] = {}
-    if config.tasks.rank is not None:
-        tasks["rank"] = Ranking(mask_seen=not dataset.schema.interactions.repeats)
-        weights["rank"] = config.tasks.rank.weight
-    if config.tasks.align is not None:
-        tasks["align"] = Alignment(temperature=config.tasks.align.temperature)
-        weights["align"] = config.tasks.align.weight
-    if config.tasks.mlm is not None:
-        assert encoder is not None
-        tasks["mlm"] = MaskedLM(hidden=encoder.hidden, vocabulary=encoder.vocabulary)
-        weights["mlm"] = config.tasks.mlm.weight
-    if config.tasks.heads is not None:
+    on, schema = config.tasks, dataset.schema.interactions
+    if on.rank is not None:
+        for name, view in (("user", flm.user_view), ("item", flm.item_view)):
+            if view is None:
+                raise UserError(
+                    f"tasks.rank: the data has no {name}s; allowed: with interactions.{name}"
+                )
+        assert schema is not None
+        is_logged = schema.negatives == "logged"
+        tasks["rank"] = LoggedRanking() if is_logged else Ranking(mask_seen=not schema.repeats)
+        weights["rank"] = on.rank.weight
+    if on.align is not None:
+        if len(flm.view_names) < 2:
+            raise UserError(
+                f"tasks.align: needs two views of an item, the data has {list(flm.view_names)}; "
+                "allowed: with views.text over items.text, or with a vector in items.features"
+            )
+        tasks["align"] = Alignment(temperature=on.align.temperature)
+        weights["align"] = on.align.weight
+    if on.mlm is not None:
+        text = flm.text_view
+        assert text is not None
+        tasks["mlm"] = MaskedLM(hidden=text.hidden, vocabulary=text.token_embedding().shape[0])
+        weights["mlm"] = on.mlm.weight
+    if on.heads is not None:
         taken = sorted({*tasks, "heads"} & set(dataset.interactions.labels))
         if taken:
             raise UserError(
                 f"interactions.labels.{taken[0]}: a task is called so; allowed: another name"
             )
         tasks["heads"] = build_heads(config, dataset)
-        weights |= {"heads": config.tasks.heads.weight, **config.tasks.heads.weights}
+        weights |= {"heads": on.heads.weight, **on.heads.weights}
     return Objective(tasks, weights)
 
 
 def build_model(config: RunConfig, dataset: Dataset, encoder: TextEncoder | None) -> FLMTrain:
     """The model with its objective."""
-    return FLMTrain(build_flm(config, dataset, encoder), build_objective(config, dataset, encoder))
-
-
-def check_shares(config: RunConfig, world_size: int) -> None:
-    """Raise UserError where `world_size` ranks can't share a training step equally."""
-    mlm, text = config.tasks.mlm, config.views.text
-    totals = {
-        "data.users": config.data.users,
-        "views.text.rows": text.rows if text else 0,
-        "tasks.mlm.texts": mlm.texts if mlm else 0,
-    }
-    for name, total in totals.items():
-        if total % world_size:
-            raise UserError(
-                f"{name}: {total} can't be served by {world_size} ranks; "
-                f"allowed: multiples of {world_size}"
-            )
-
-
-def build_collator(
-    config: RunConfig,
-    dataset: Dataset,
-    seqs: Sequences,
-    *,
-    text: ItemText | None,
-    rank: int,
-    world_size: int,
-) -> Collator:
-    """Batches of one rank."""
-    num_users = int((np.diff(seqs.offsets) > 0).sum())
-    if config.data.users > num_users:
-        raise UserError(
-            f"data.users: {config.data.users}; the data has {num_users} users to train on"
-        )
-    mlm, align, rows = config.tasks.mlm, config.tasks.align, config.views.text
-    num_texts = 0 if text is None else int((text.table.length > 0).sum())
-    if rows and rows.rows > num_texts * world_size:
-        raise UserError(
-            f"views.text.rows: {rows.rows}; the data has {num_texts} items with text for each of "
-            f"{world_size} ranks"
-        )
-    return Collator(
-        dataset,
-        seqs,
-        window=config.data.window,
-        negatives=build_negatives(config, dataset),
-        text=text,
-        text_rows=rows.rows // world_size if rows else 0,
-        masked_rows=mlm.texts // world_size if mlm else 0,
-        aligned_rows=align.items if align else 0,
-        rank=rank,
-        world_size=world_size,
-        seed=config.train.seed,
-    )
-
-
-def build_negatives(config: RunConfig, dataset: Dataset) -> AllItems | PopularItems:
-    """What every edge is scored against."""
-    num_items = len(dataset.items.ids)
-    if config.data.negatives == "all":
-        return AllItems(num_items=num_items)
-    trained = dataset.interactions.item[dataset.interactions.part == TRAIN]
-    return PopularItems(
-        np.bincount(trained, minlength=num_items),
-        count=config.data.negatives,
-        power=config.data.negative_power,
-    )
-
-
-def masked_pool(table: TokenTable) -> np.ndarray:
-    """The items whose text the masked language model trains on: all but the held-out ones."""
-    return np.setdiff1d(np.flatnonzero(table.is_word.any(1)), held_out_texts(table))
+    flm = build_flm(config, dataset, encoder)
+    return FLMTrain(flm, build_objective(config, dataset, flm))
 
 
 def dense_optimizer(

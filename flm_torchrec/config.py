@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from flm_torchrec.typed_yaml import Strict
 
 Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0)]
 ShardingName = Literal[
@@ -26,11 +27,14 @@ class DataConfig(Strict):
     """Which data, and how much of it a step sees."""
 
     path: Path  # a folder that `flm data prepare` can read
-    users: Positive = 16  # U: users a step, over all ranks
-    window: Positive = 64  # L: events of each user a step
-    reverse: Share = 0.25  # share of the windows that run backwards in time
+    users: Positive = 16  # U: users a step, over all ranks; with order: by_user
+    rows: Positive = 4096  # E: interactions a step, over all ranks; with order: by_log
+    window: Count = 64  # L: events of each user a step; 0: no histories
+    reverse: Share = 0.25  # share of the windows that run backwards in time; with order: by_user
     negatives: Literal["all"] | Positive = "all"  # N
-    negative_power: Rate = 0.5  # drawn proportionally to popularity ** power
+    negative_source: Literal["popular", "in_batch", "mixed"] = "popular"  # of N negatives
+    negative_power: Rate = 0.5  # popular: proportional to popularity ** power; 0: uniform
+    workers: Count = 1  # threads a rank that make batches; 0: the one that trains
 
 
 class TextConfig(Strict):
@@ -39,7 +43,7 @@ class TextConfig(Strict):
     encoder: str  # a folder, an installed package that holds one, or a Hugging Face id
     mode: Literal["frozen", "last_n", "full"] = "frozen"
     last: Positive = 1  # layers that train in mode last_n
-    rows: Annotated[int, Field(ge=0)] = 0  # K: texts a step encoded with gradient, over all ranks
+    rows: Count = 0  # K: texts a step encoded with gradient, over all ranks
     max_tokens: Positive = 64
     refresh: Positive = 500  # steps after which the cached vectors of a trained encoder are renewed
 
@@ -79,13 +83,13 @@ class ViewsConfig(Strict):
 
 
 class RankConfig(Strict):
-    """Softmax over the items at every step of a window."""
+    """Softmax over the items at every step of a window, or over what was shown."""
 
     weight: Rate = 1.0
 
 
 class AlignConfig(Strict):
-    """InfoNCE between the views of an item."""
+    """InfoNCE between every two views of an item."""
 
     weight: Rate = 0.1
     items: Positive = 256  # items aligned a step
@@ -93,7 +97,7 @@ class AlignConfig(Strict):
 
 
 class MLMConfig(Strict):
-    """Masked language model on the items' texts."""
+    """Masked language model on the texts of items and corpus."""
 
     weight: Rate = 0.1
     texts: Positive = 16  # texts masked a step, over all ranks
@@ -104,6 +108,7 @@ class HeadsConfig(Strict):
 
     weight: Rate = 1.0
     weights: dict[str, Rate] = {}  # by label, in place of `weight`
+    cross: Literal["none", "fm", "dcn"] = "none"  # what the features make together
     hidden: Positive = 128
     width: Positive = 64
     dropout: Share = 0.2
@@ -130,7 +135,7 @@ class DenseConfig(Strict):
     lr: Rate = 2e-3
     text_lr: Rate = 5e-5  # of the text encoder
     weight_decay: Rate = 0.01
-    warmup: Annotated[int, Field(ge=0)] = 50  # steps
+    warmup: Count = 50  # steps
 
 
 class SparseConfig(Strict):
@@ -146,13 +151,13 @@ class TrainConfig(Strict):
     """How long and how fast."""
 
     steps: Positive
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Count = 0
     dense: DenseConfig = DenseConfig()
     sparse: SparseConfig = SparseConfig()
     checkpoint_every: Positive = 500  # steps
     keep: Positive = 2  # checkpoints
     log_every: Positive = 10  # steps
-    validate_every: Annotated[int, Field(ge=0)] = 0  # steps; 0: not while training
+    validate_every: Count = 0  # steps; 0: not while training
 
 
 class RunConfig(Strict):
@@ -166,10 +171,9 @@ class RunConfig(Strict):
     init: Path | None = None  # a run, or one of its checkpoints, to start from
 
     @model_validator(mode="after")
-    def _tasks_have_their_views(self) -> "RunConfig":
-        for name in ("align", "mlm"):
-            if getattr(self.tasks, name) is not None and self.views.text is None:
-                raise ValueError(f"tasks.{name} needs views.text, which is missing")
+    def _texts_have_an_encoder(self) -> "RunConfig":
+        if self.tasks.mlm is not None and self.views.text is None:
+            raise ValueError("tasks.mlm needs views.text, which is missing")
         return self
 
     @model_validator(mode="after")

@@ -1,10 +1,11 @@
-"""The pretrained text encoder that a configuration names, and the items' text in its tokens."""
+"""The pretrained text encoder that a configuration names, and the data's texts in its tokens."""
 
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from torch import nn
@@ -12,7 +13,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from flm_torchrec.config import TextConfig
 from flm_torchrec.data.dataset import Dataset
-from flm_torchrec.data.text import TokenTable, tokenise
+from flm_torchrec.data.text import Texts, held_out_texts, tokenise
 from flm_torchrec.errors import UserError
 from flm_torchrec.views.text import freeze
 
@@ -24,7 +25,6 @@ class TextEncoder:
     model: nn.Module
     tokenizer: Any
     hidden: int
-    vocabulary: int
 
 
 def encoder_folder(name: str) -> str:
@@ -68,12 +68,7 @@ def load_encoder(config: TextConfig) -> TextEncoder:
     if getattr(model, "pooler", None) is not None:
         model.pooler = None  # the text view pools the tokens' states itself
     freeze(model, config.mode, last=config.last)
-    return TextEncoder(
-        model=model,
-        tokenizer=tokenizer,
-        hidden=model.config.hidden_size,
-        vocabulary=model.config.vocab_size,
-    )
+    return TextEncoder(model=model, tokenizer=tokenizer, hidden=model.config.hidden_size)
 
 
 def _check_sizes(config: TextConfig, num_tokens: int, num_special: int, sizes: Any) -> None:
@@ -92,9 +87,15 @@ def _check_sizes(config: TextConfig, num_tokens: int, num_special: int, sizes: A
         )
 
 
-def token_table(dataset: Dataset, encoder: TextEncoder, config: TextConfig) -> TokenTable:
-    """The items' text in tokens; several texts of an item are joined."""
-    if not dataset.items.text:
-        raise UserError("views.text: the data's schema declares no text of items (items.text)")
-    texts = [" ".join(parts).strip() for parts in zip(*dataset.items.text.values(), strict=True)]
-    return tokenise(texts, encoder.tokenizer, max_tokens=config.max_tokens)
+def tokenised(dataset: Dataset, encoder: TextEncoder, config: TextConfig) -> Texts:
+    """The texts of the items and of the corpus in tokens."""
+    named = {} if dataset.items is None else dataset.items.text
+    if not named and not dataset.corpus:
+        raise UserError(
+            "views.text: the data's schema declares no text; allowed: with items.text or a corpus"
+        )
+    every_text = [text for texts in named.values() for text in texts] + dataset.corpus
+    table = tokenise(every_text, encoder.tokenizer, max_tokens=config.max_tokens)
+    pool = np.setdiff1d(np.flatnonzero(table.is_word.any(1)), held_out_texts(table))
+    num_items = len(dataset.items.ids) if dataset.items is not None and named else 0
+    return Texts(table=table, num_names=len(named), num_items=num_items, masked_pool=pool)

@@ -1,7 +1,6 @@
 """How good a run is: ranking, head predictions and the masked language model, on any rank count."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -10,20 +9,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flm_torchrec.assemble import Assembly
-from flm_torchrec.data.collate import masked_batch
 from flm_torchrec.data.dataset import TEST, VALIDATION, Dataset
-from flm_torchrec.data.sampling import Sequences, sequences
+from flm_torchrec.data.sampling import Histories, histories
 from flm_torchrec.data.text import held_out_texts
+from flm_torchrec.data.text_batch import masked_batch
+from flm_torchrec.evaluation.impressions import impression_metrics
 from flm_torchrec.evaluation.metrics import auc, log_loss, mae, rmse
 from flm_torchrec.evaluation.ranking import (
     ItemLists,
     RankingResult,
     RankingTask,
     evaluate,
-    leave_one_out_task,
+    held_out_task,
+    items_of_users,
 )
 from flm_torchrec.retrieval import Retrieval, evaluating
+from flm_torchrec.tasks.heads import Heads
 from flm_torchrec.tasks.mlm import MaskedLM
+from flm_torchrec.tasks.ranking import edge_scores
 from flm_torchrec.training.runtime import all_gather
 
 Part = Literal["validation", "test"]
@@ -31,27 +34,49 @@ MOST_MASKED = 4096  # texts that the masked language model is measured on
 PARTS: dict[Part, int] = {"validation": VALIDATION, "test": TEST}
 
 
-def ranking_task(dataset: Dataset, part: Part) -> RankingTask:
-    """Rank the item that each user met in `part`; what was met before is left out where nobody
-    meets an item twice."""
+def met_where(dataset: Dataset, is_there: NDArray[np.bool_]) -> ItemLists:
+    """The items that every user row met in the interactions where `is_there` (n,)."""
     interactions = dataset.interactions
-    task = leave_one_out_task(
+    assert dataset.users is not None, "there are no users"
+    return items_of_users(
+        interactions.user[is_there], interactions.item[is_there], num_users=len(dataset.users.ids)
+    )
+
+
+def ranking_task(dataset: Dataset, part: Part) -> RankingTask:
+    """Rank the items that each user wanted in `part`; what was met before is left out where nobody
+    meets an item twice."""
+    interactions, schema = dataset.interactions, dataset.schema.interactions
+    assert schema is not None
+    assert dataset.users is not None
+    return held_out_task(
         interactions.user,
         interactions.item,
         interactions.part,
-        interactions.user_offsets,
         part_to_rank=PARTS[part],
+        num_users=len(dataset.users.ids),
+        is_wanted=interactions.positive,
+        repeats=schema.repeats,
     )
-    if not dataset.schema.interactions.repeats:
-        return task
-    nothing = np.zeros(0, dtype=np.int64)
-    offsets = np.zeros(len(task.users) + 1, dtype=np.int64)
-    return replace(task, seen=ItemLists(values=nothing, offsets=offsets))
 
 
-def history_before(dataset: Dataset, part: Part) -> Sequences:
+def history_before(dataset: Dataset, part: Part) -> Histories:
     """Every user's events before `part`: for the test, training and validation."""
-    return sequences(dataset.interactions, before_part=PARTS[part])
+    return histories(dataset.interactions, before_part=PARTS[part])
+
+
+def ranks_catalogue(assembly: Assembly) -> bool:
+    """Does the run rank all items for a user, rather than what was shown or nothing?"""
+    schema = assembly.dataset.schema.interactions
+    is_trained = "rank" in assembly.model.objective.tasks
+    return is_trained and schema is not None and schema.negatives == "sampled"
+
+
+def quality(assembly: Assembly, *, part: Part) -> dict[str, float]:
+    """All metrics on the interactions of `part`: those of the ranking where the run ranks, those
+    of the heads where it has some. Called by all ranks."""
+    ranking = ranking_quality(assembly, part=part).mean if ranks_catalogue(assembly) else {}
+    return ranking | edge_quality(assembly, part=part)
 
 
 def ranking_quality(
@@ -60,11 +85,12 @@ def ranking_quality(
     """Metrics of the whole catalogue ranked for every user of `part`; called by all ranks."""
     retrieval = retrieval or assembly.retrieval()
     seqs = history_before(assembly.dataset, part)
-    runtime = assembly.runtime
+    runtime, items = assembly.runtime, assembly.dataset.items
+    assert items is not None, "there are no items to rank"
     return evaluate(
         lambda users: retrieval.scores(users, seqs).cpu(),
         ranking_task(assembly.dataset, part),
-        num_items=len(assembly.dataset.items.ids),
+        num_items=len(items.ids),
         rank=runtime.rank,
         world_size=runtime.world_size,
         gather=all_gather,
@@ -74,43 +100,85 @@ def ranking_quality(
 def label_metrics(
     dataset: Dataset, edges: NDArray[np.int64], predictions: Mapping[str, Tensor]
 ) -> dict[str, float]:
-    """auc_ and log_loss_ of binary labels, rmse_ and mae_ of ordinal ones, over the edges (n,).
+    """Over the edges (n,): auc_ and log_loss_ of binary labels, rmse_ and mae_ of ordinal and real
+    ones, accuracy_ of multiclass ones.
 
     A prediction of a binary label that is no probability has an auc only.
     """
+    schema = dataset.schema.interactions
+    assert schema is not None
     metrics: dict[str, float] = {}
     for name, prediction in predictions.items():
         label = torch.from_numpy(dataset.interactions.labels[name][edges])
         is_there = label.isfinite()
         label, prediction = label[is_there], prediction[is_there]
         is_probability = not bool(((prediction < 0) | (prediction > 1)).any())
-        binary = (auc, log_loss) if is_probability else (auc,)
-        kinds = (rmse, mae) if name in dataset.levels else binary
+        kinds = {
+            "binary": (auc, log_loss) if is_probability else (auc,),
+            "ordinal": (rmse, mae),
+            "real": (rmse, mae),
+            "multiclass": (accuracy,),
+        }[schema.labels[name].kind]
         metrics |= {f"{kind.__name__}_{name}": kind(prediction, label) for kind in kinds}
     return metrics
 
 
-def head_quality(
-    assembly: Assembly, *, part: Part, retrieval: Retrieval, block: int = 256
-) -> dict[str, float]:
-    """Metrics of the heads on the edges of `part`; {} without heads. Called by all ranks."""
-    if "heads" not in assembly.model.objective.tasks:
-        return {}
-    dataset, runtime = assembly.dataset, assembly.runtime
+def accuracy(prediction: Tensor, label: Tensor) -> float:
+    """Share of the rows where prediction (n,) equals label (n,); nan without rows."""
+    return float((prediction == label).double().mean())
+
+
+def edge_quality(assembly: Assembly, *, part: Part, block: int = 1024) -> dict[str, float]:
+    """Metrics of the heads on the edges of `part`, and of the order within each impression where
+    ranking learns from those. Called by all ranks."""
+    dataset, runtime, tasks = assembly.dataset, assembly.runtime, assembly.model.objective.tasks
     edges = np.flatnonzero(dataset.interactions.part == PARTS[part])
+    orders = "rank" in tasks and not ranks_catalogue(assembly)
+    if not (orders or "heads" in tasks) or not len(edges):
+        return {}
     seqs = history_before(dataset, part)
     per_rank = -(-len(edges) // runtime.world_size)
     padded = np.resize(edges, per_rank * runtime.world_size)
     own = padded[runtime.rank * per_rank : (runtime.rank + 1) * per_rank]
+    # A batch has an item for every event of every window.
+    block = max(1, block * 16 // (16 + assembly.collator.window))
     parts = [
-        retrieval.predict(dataset.interactions.user[e], dataset.interactions.item[e], seqs)
-        for e in np.split(own, range(block, len(own), block))
+        _predictions(assembly, rows, seqs, orders)
+        for rows in np.split(own, range(block, len(own), block))
     ]
-    predictions = {
-        name: all_gather(torch.cat([p[name] for p in parts]))[: len(edges)].cpu()
-        for name in parts[0]
-    }
-    return label_metrics(dataset, edges, predictions)
+    scores, *labels = (
+        all_gather(torch.cat(blocks))[: len(edges)].cpu() for blocks in zip(*parts, strict=True)
+    )
+    names = list(dataset.interactions.labels) if labels else []
+    metrics = label_metrics(dataset, edges, dict(zip(names, labels, strict=True)))
+    if orders:
+        metrics |= impression_quality(dataset, edges, scores.numpy())
+    return metrics
+
+
+def _predictions(
+    assembly: Assembly, rows: NDArray[np.int64], seqs: Histories, orders: bool
+) -> list[Tensor]:
+    """(n,) each: the ranking score, any number unless `orders`, and what each head says."""
+    batch = assembly.collator.edge_batch(rows, seqs).to(assembly.runtime.device)
+    tasks = assembly.model.objective.tasks
+    with evaluating(assembly.model):
+        views = assembly.model.flm(batch)
+        score = edge_scores(views, batch) if orders else batch.edges.weight
+        said = [h.predict(views, batch) for h in tasks.values() if isinstance(h, Heads)]
+    return [score, *(prediction for labels in said for prediction in labels.values())]
+
+
+def impression_quality(
+    dataset: Dataset, edges: NDArray[np.int64], score: NDArray[np.float32]
+) -> dict[str, float]:
+    """Metrics of the order by score (n,) of what each user was shown at one time: edges (n,)."""
+    interactions = dataset.interactions
+    is_known = interactions.user[edges] > 0
+    edges, score = edges[is_known], score[is_known]
+    _, time = np.unique(interactions.time[edges], return_inverse=True)
+    impression = interactions.user[edges] * (len(edges) + 1) + time
+    return impression_metrics(impression, interactions.positive[edges], score)
 
 
 def masked_accuracy(assembly: Assembly, *, seed: int = 0) -> dict[str, float]:

@@ -1,5 +1,6 @@
-"""FLM: the views of users and items, fused and aligned in one space."""
+"""FLM: the views of users, items and their encounters, fused and aligned in one space."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from flm_torchrec.views.fusion import Fusion
 from flm_torchrec.views.history import CausalHistory
 from flm_torchrec.views.sparse import SparseView
 from flm_torchrec.views.text import TextView
+from flm_torchrec.views.vector import VectorView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,9 +22,7 @@ class Items:
     views: Tensor  # (V, M, D), in the order of FLM.view_names
     present: Tensor  # (V, M) bool
     weights: Tensor  # (M, V), what the fusion gave each view
-    features: Tensor  # (M, F * d), the embeddings of the single features
-    masked_states: Tensor  # (K, S, H), token states of the masked texts; K = 0 without text
-    token_embedding: Tensor  # (W, H), the encoder's token embeddings
+    features: Tensor  # (M, F, D), the embeddings of the single features
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,24 +30,34 @@ class Users:
     """U encoded users."""
 
     states: Tensor  # (U, L + 1, D), state t = the user after t events of the window
-    features: Tensor  # (U, F * d)
+    features: Tensor  # (U, F, D)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Masked:
+    """Texts with hidden tokens, encoded."""
+
+    states: Tensor  # (K, S, H), of their tokens
+    token_embedding: Tensor  # (W, H), the encoder's token embeddings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Views:
-    """What the tasks see."""
+    """What the tasks see; None is what the data has none of."""
 
-    users: Users
-    items: Items
+    users: Users | None = None
+    items: Items | None = None
+    context: Tensor | None = None  # (E, F, D), the embeddings of the edges' features
+    masked: Masked | None = None
 
 
 class FLM(nn.Module):
-    """Users and items as vectors whose dot product ranks.
+    """Users and items as vectors whose dot product ranks, and what else is known of an edge.
 
     Example:
         flm = FLM(
             user_view=SparseView(user_tables, dim=64), item_view=SparseView(item_tables, dim=64),
-            text_view=None, fusion=MeanFusion(num_views=1, dim=64),
+            fusion=MeanFusion(num_views=1, dim=64),
             history=CausalHistory(64, window=50, event_width=1),
         )
         views = flm(batch)
@@ -56,51 +66,80 @@ class FLM(nn.Module):
     def __init__(
         self,
         *,
-        user_view: SparseView,
-        item_view: SparseView,
-        text_view: TextView | None,
-        fusion: Fusion,
-        history: CausalHistory,
+        user_view: SparseView | None = None,
+        item_view: SparseView | None = None,
+        context_view: SparseView | None = None,
+        text_view: TextView | None = None,
+        vector_views: Mapping[str, VectorView] | None = None,
+        fusion: Fusion | None = None,
+        history: CausalHistory | None = None,
     ) -> None:
         super().__init__()
+        assert (item_view is None) == (fusion is None), "items are fused"
         self.user_view = user_view
         self.item_view = item_view
+        self.context_view = context_view
         self.text_view = text_view
+        vectors = dict(vector_views or {})
+        # A list: in a ModuleDict a vector could not be called `type` or `items`.
+        self.vector_views = nn.ModuleList(vectors.values())
         self.fusion = fusion
         self.history = history
-        self.view_names = ("features",) if text_view is None else ("features", "text")
+        # Without a history a user's state is what the features say.
+        self.norm = None
+        if history is None and user_view is not None:
+            self.norm = nn.LayerNorm(user_view.dim)
+        texts = () if text_view is None else text_view.names
+        self.view_names = () if item_view is None else ("features", *texts, *vectors)
 
-    def items(self, items: ItemRows, text: TextRows, masked: MaskedText) -> Items:
-        """Encode the batch's M items once."""
-        row, features = self.item_view(items.features)
-        views, present = [row], [torch.ones_like(items.row, dtype=torch.bool)]
-        masked_states = token_embedding = torch.zeros(0, device=row.device)
+    def items(
+        self, items: ItemRows, text: TextRows, masked: MaskedText
+    ) -> tuple[Items, Masked | None]:
+        """Encode the batch's M items once, and the masked texts in the same pass."""
+        assert self.item_view is not None
+        assert self.fusion is not None
+        row, features = self.item_view(items.features, items.numbers)
+        views, present = [row[None]], [torch.ones_like(items.row, dtype=torch.bool)[None]]
+        encoded = None
         if self.text_view is not None:
-            text_row, has_text, masked_states, token_embedding = self.text_view(
-                items.row, text, masked
-            )
-            views.append(text_row)
+            rows, has_text, states, token_embedding = self.text_view(items.row, text, masked)
+            views.append(rows)
             present.append(has_text)
-        stacked, is_present = torch.stack(views), torch.stack(present)
+            encoded = Masked(states=states, token_embedding=token_embedding)
+        for vector_view in self.vector_views:
+            vector_row, has_vector = vector_view(items.row)
+            views.append(vector_row[None])
+            present.append(has_vector[None])
+        stacked, is_present = torch.cat(views), torch.cat(present)
         fused, weights = self.fusion(stacked, is_present)
         return Items(
-            row=fused,
-            views=stacked,
-            present=is_present,
-            weights=weights,
-            features=torch.cat(features, dim=1),
-            masked_states=masked_states,
-            token_embedding=token_embedding,
-        )
+            row=fused, views=stacked, present=is_present, weights=weights, features=features
+        ), encoded
 
-    def users(self, users: UserRows, item_rows: Tensor) -> Users:
+    def users(self, users: UserRows, item_rows: Tensor | None) -> Users:
         """Encode U users; `users.history` points into `item_rows` (M, D)."""
-        row, features = self.user_view(users.features)
+        assert self.user_view is not None
+        row, features = self.user_view(users.features, users.numbers)
+        if self.norm is not None:
+            return Users(states=self.norm(row)[:, None], features=features)
+        assert self.history is not None
+        assert item_rows is not None
         states = self.history(row, item_rows[users.history], users.event_labels)
-        return Users(states=states, features=torch.cat(features, dim=1))
+        return Users(states=states, features=features)
 
     def forward(self, batch: FLMBatch) -> Views:
-        """Encode the items, then the users through them."""
-        items = self.items(batch.items, batch.text, batch.masked_text)
-        users = self.users(batch.users, items.row)
-        return Views(users=users, items=items)
+        """Encode the items, then the users through them, then the edges' context."""
+        items = users = context = masked = None
+        if self.item_view is not None:
+            assert batch.items is not None, "the batch has no items"
+            items, masked = self.items(batch.items, batch.text, batch.masked_text)
+        elif self.text_view is not None:
+            _, _, states, embedding = self.text_view(None, batch.text, batch.masked_text)
+            masked = Masked(states=states, token_embedding=embedding)
+        if self.user_view is not None:
+            assert batch.users is not None, "the batch has no users"
+            users = self.users(batch.users, None if items is None else items.row)
+        if self.context_view is not None:
+            assert batch.edges.context is not None, "the batch has no context"
+            context = self.context_view.features(batch.edges.context)
+        return Views(users=users, items=items, context=context, masked=masked)

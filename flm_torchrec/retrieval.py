@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from flm_torchrec.data.batch import ItemRows, MaskedText, TextRows
-from flm_torchrec.data.collate import Collator, features_kjt
+from flm_torchrec.data.collate import Collator
+from flm_torchrec.data.dataset import Entity
+from flm_torchrec.data.kjt import features_kjt
 from flm_torchrec.data.sampling import Sequences, last_windows
-from flm_torchrec.model import Users
-from flm_torchrec.tasks.heads import Heads
 from flm_torchrec.trainable import FLMTrain
 
 
@@ -29,7 +29,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 class Retrieval:
-    """Ranking scores and head predictions for the latest window of users.
+    """Ranking scores for the latest window of users, of data that has users and items.
 
     Tables may be sharded, so every method is called by all ranks, the same number of times and
     with inputs of the same length; `gather` concatenates a tensor over the ranks.
@@ -56,29 +56,34 @@ class Retrieval:
         self.collator = collator
         self.device = device
         with evaluating(model):
-            self.items, self.item_features = self._encode_items(rank, world_size, gather, block)
+            self.items = self._encode_items(rank, world_size, gather, block)
 
     def _encode_items(
         self, rank: int, world_size: int, gather: Callable[[Tensor], Tensor], block: int
-    ) -> tuple[Tensor, Tensor]:
-        """-> item rows (num_items, D) and their feature embeddings (num_items, F * d)."""
-        num_items = len(self.collator.dataset.items.ids)
+    ) -> Tensor:
+        """-> item rows (num_items, D)"""
+        num_items = len(self._catalogue.ids)
         block = min(block, -(-num_items // world_size))
         parts = []
         for start in range(0, num_items, block * world_size):
             own = np.arange(start + rank * block, start + (rank + 1) * block)
-            encoded = self.model.flm.items(
-                self._item_rows(np.where(own < num_items, own, 0)), *self._no_text()
-            )
-            parts.append((gather(encoded.row), gather(encoded.features)))
-        rows, features = (torch.cat(part)[:num_items] for part in zip(*parts, strict=True))
-        return rows, features
+            rows = self._item_rows(np.where(own < num_items, own, 0))
+            encoded, _ = self.model.flm.items(rows, *self._no_text())
+            parts.append(gather(encoded.row))
+        return torch.cat(parts)[:num_items]
+
+    @property
+    def _catalogue(self) -> Entity:
+        items = self.collator.dataset.items
+        assert items is not None, "there are no items to rank"
+        return items
 
     def _item_rows(self, rows: NDArray[np.int64]) -> ItemRows:
         row = torch.from_numpy(rows)
         return ItemRows(
             row=row,
-            features=features_kjt(self.collator.dataset.items.columns, rows),
+            features=features_kjt(self._catalogue.columns, rows),
+            numbers=torch.from_numpy(self._catalogue.numbers[rows]),
             first=row,
             log_q=torch.zeros(0),
             aligned=row[:0],
@@ -87,32 +92,18 @@ class Retrieval:
     def _no_text(self) -> tuple[TextRows, MaskedText]:
         none = torch.zeros(0, 1, dtype=torch.int64, device=self.device)
         return (
-            TextRows(item=none[:, 0], tokens=none, attention=none),
+            TextRows(item=none[:, 0], name=none[:, 0], tokens=none, attention=none),
             MaskedText(tokens=none, attention=none, target=none),
         )
 
-    def users(self, user: NDArray[np.int64], seqs: Sequences) -> tuple[Tensor, Tensor]:
-        """user (n,) rows -> state after the latest events (n, D), features (n, F * d)."""
+    def users(self, user: NDArray[np.int64], seqs: Sequences) -> Tensor:
+        """user (n,) rows -> state after the latest events (n, D)."""
         windows = last_windows(seqs, user, self.collator.window)
         rows = self.collator.user_rows(windows, seqs).to(self.device)
         with evaluating(self.model):
-            encoded: Users = self.model.flm.users(rows, self.items)
-        last = torch.arange(len(user), device=self.device), rows.num_events
-        return encoded.states[last], encoded.features
+            states = self.model.flm.users(rows, self.items).states
+        return states[torch.arange(len(user), device=self.device), rows.num_events]
 
     def scores(self, user: NDArray[np.int64], seqs: Sequences) -> Tensor:
         """user (n,) rows -> (n, num_items) scores; the unknown item, row 0, has one too."""
-        states, _ = self.users(user, seqs)
-        return states @ self.items.T
-
-    def predict(
-        self, user: NDArray[np.int64], item: NDArray[np.int64], seqs: Sequences
-    ) -> dict[str, Tensor]:
-        """What the heads say of edges (user (n,), item (n,)): one (n,) a label."""
-        heads = self.model.objective.tasks["heads"]
-        assert isinstance(heads, Heads)
-        states, user_features = self.users(user, seqs)
-        rows = torch.from_numpy(item).to(self.device)
-        features = torch.cat([user_features, self.item_features[rows]], dim=1)
-        with evaluating(self.model):
-            return heads.predict(states, self.items[rows], features)
+        return self.users(user, seqs) @ self.items.T

@@ -64,5 +64,8 @@ class FLMTrain(nn.Module):
         """-> weighted losses (T,), whose sum is minimised, and what to log"""
         views = self.flm(batch)
         weighted, losses = self.objective(views, batch)
-        view_weights = views.items.weights.detach().mean(0)
+        # Plain tensors, whatever the model consists of: pipelines trace this.
+        view_weights = losses.new_zeros(0)
+        if views.items is not None:
+            view_weights = views.items.weights.detach().mean(0)
         return weighted, StepOutput(losses=losses, view_weights=view_weights)

@@ -1,127 +1,22 @@
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
+import tiny_logs
 import tiny_model
 import torch
-from transformers import BertTokenizerFast, DistilBertConfig, DistilBertModel
 
-from flm_torchrec.build import (
-    build_collator,
-    build_flm,
-    build_heads,
-    build_negatives,
-    build_objective,
-    check_shares,
-    dense_optimizer,
-    masked_pool,
-)
-from flm_torchrec.config import RunConfig, TextConfig
-from flm_torchrec.data.negatives import AllItems, PopularItems
-from flm_torchrec.data.sampling import sequences
-from flm_torchrec.data.text import held_out_texts
-from flm_torchrec.encoder import encoder_folder as folder_of
-from flm_torchrec.encoder import load_encoder, token_table
+from flm_torchrec.build import build_flm, build_heads, build_model, dense_optimizer
 from flm_torchrec.errors import UserError
-from flm_torchrec.tasks.heads import BinaryHead, OrdinalHead
-from flm_torchrec.tasks.ranking import Ranking
+from flm_torchrec.tasks.cross import FM, DCNv2
+from flm_torchrec.tasks.heads import BinaryHead, MulticlassHead, OrdinalHead, RealHead
+from flm_torchrec.tasks.ranking import LoggedRanking, Ranking
 from flm_torchrec.trainable import FLMTrain
 from flm_torchrec.views.fusion import GatedFusion, MeanFusion, WeightedFusion
 
 DATASET = tiny.dataset()
-SEQS = sequences(DATASET.interactions, before_part=1)
 HEADS = tiny_model.config(tasks={"heads": {}})
-
-
-def text_config(folder: Path, **more) -> TextConfig:
-    return TextConfig.model_validate({"encoder": str(folder), "max_tokens": 8, **more})
-
-
-def test_an_encoder_comes_with_its_tokenizer_and_sizes(encoder_folder):
-    encoder = load_encoder(text_config(encoder_folder))
-    assert (encoder.hidden, encoder.vocabulary) == (16, tiny_model.VOCABULARY)
-    assert len(encoder.tokenizer) == tiny_model.VOCABULARY
-    assert {parameter.dtype for parameter in encoder.model.parameters()} == {torch.float32}
-    assert not any(parameter.requires_grad for parameter in encoder.model.parameters())
-    assert not any("pooler" in name for name, _ in encoder.model.named_parameters())
-
-
-def test_encoders_without_a_pooling_layer_load_too(encoder_folder, tmp_path):
-    sizes = DistilBertConfig(vocab_size=12, dim=16, n_layers=2, n_heads=2, hidden_dim=32)
-    DistilBertModel(sizes).save_pretrained(tmp_path)
-    BertTokenizerFast.from_pretrained(encoder_folder).save_pretrained(tmp_path)
-    encoder = load_encoder(text_config(tmp_path, mode="full", rows=2))
-    assert encoder.hidden == 16
-    assert all(parameter.requires_grad for parameter in encoder.model.parameters())
-
-
-def test_the_encoder_of_an_installed_package_is_found_by_its_name(
-    encoder_folder, tmp_path, monkeypatch
-):
-    model = tmp_path / "tiny_encoder" / "model"
-    model.parent.mkdir()
-    model.symlink_to(encoder_folder)
-    facts = tmp_path / "tiny_encoder-1.0.dist-info"
-    facts.mkdir()
-    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-encoder\nVersion: 1.0\n")
-    (facts / "RECORD").write_text("tiny_encoder/model/config.json,,\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert Path(folder_of("tiny-encoder")) == model
-    assert load_encoder(text_config(Path("tiny-encoder"))).hidden == 16
-
-
-def test_other_names_stand_for_themselves(encoder_folder):
-    assert folder_of(str(encoder_folder)) == str(encoder_folder)
-    assert folder_of("someone/some-model") == "someone/some-model"
-    with pytest.raises(UserError, match=r"views\.text\.encoder: the package 'numpy' holds no"):
-        folder_of("numpy")
-
-
-def test_an_unknown_or_empty_encoder_folder_is_the_users_mistake(tmp_path):
-    for folder in (Path("/no/such/folder"), tmp_path):
-        with pytest.raises(UserError, match=rf"views\.text\.encoder: '{folder}' can't be loaded"):
-            load_encoder(text_config(folder))
-
-
-def test_an_encoder_folder_without_tokenizer_is_the_users_mistake(tmp_path):
-    tiny_model.save_encoder(tmp_path, with_tokenizer=False)
-    with pytest.raises(UserError, match=r"views\.text\.encoder: the tokenizer .* knows 5 tokens"):
-        load_encoder(text_config(tmp_path))
-
-
-def test_a_tokenizer_that_knows_more_than_the_encoder_is_the_users_mistake(tmp_path):
-    tiny_model.save_encoder(tmp_path)
-    tokenizer = BertTokenizerFast.from_pretrained(tmp_path)
-    tokenizer.add_tokens(["purple"])
-    tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r"knows 13 tokens.* at most the encoder's 12"):
-        load_encoder(text_config(tmp_path))
-
-
-def test_texts_longer_than_the_encoder_reads_are_the_users_mistake(encoder_folder):
-    with pytest.raises(UserError, match=r"views\.text\.max_tokens: 9; allowed: at most the 8"):
-        load_encoder(text_config(encoder_folder, max_tokens=9))
-
-
-def test_several_texts_of_an_item_are_joined(encoder_folder):
-    config = text_config(encoder_folder)
-    encoder = load_encoder(config)
-    text = {"title": ["", *tiny.TITLES], "colour": ["", *["red"] * 8]}
-    dataset = replace(DATASET, items=replace(DATASET.items, text=text))
-    table = token_table(dataset, encoder, config)
-    words = [encoder.tokenizer.decode(row, skip_special_tokens=True) for row in table.tokens]
-    assert words[0] == ""
-    assert words[2] == "blue car red"
-    assert words[7] == "red"  # an item with one text only
-
-
-def test_a_text_view_over_data_without_text_is_the_users_mistake(encoder_folder):
-    config = text_config(encoder_folder)
-    dataset = replace(DATASET, items=replace(DATASET.items, text={}))
-    with pytest.raises(UserError, match=r"views\.text: the data's schema declares no text"):
-        token_table(dataset, load_encoder(config), config)
 
 
 def test_tables_have_the_sizes_of_the_data(encoder_folder):
@@ -203,62 +98,6 @@ def test_weights_of_tasks_and_of_single_labels_are_those_of_the_config(encoder_f
     assert objective.weight.tolist() == [2.0, 3.0, 4.0, 5.0, 6.0]
 
 
-def collator(config: RunConfig, *, text=None, world_size: int = 2):
-    return build_collator(config, DATASET, SEQS, text=text, rank=0, world_size=world_size)
-
-
-@pytest.mark.parametrize(
-    ("sections", "key"),
-    [
-        ({"data": {"users": 3}}, r"data\.users: 3"),
-        ({"tasks": {"mlm": {"texts": 5}}}, r"tasks\.mlm\.texts: 5"),
-        ({"text": {"mode": "full", "rows": 3}}, r"views\.text\.rows: 3"),
-    ],
-)
-def test_what_the_ranks_cannot_share_equally_is_the_users_mistake(encoder_folder, sections, key):
-    text = {"encoder": str(encoder_folder), **sections.get("text", {})}
-    config = tiny_model.config(**{**sections, "text": text})
-    check_shares(config, 1)
-    with pytest.raises(UserError, match=rf"{key} can't be served by 2 ranks; .*multiples of 2"):
-        check_shares(config, 2)
-
-
-def test_more_users_or_texts_a_step_than_there_are_is_the_users_mistake(encoder_folder):
-    with pytest.raises(UserError, match=r"data\.users: 8; the data has 6 users"):
-        collator(tiny_model.config(data={"users": 8}))
-    config = tiny_model.config(text={"encoder": str(encoder_folder), "mode": "full", "rows": 8})
-    with pytest.raises(UserError, match=r"views\.text\.rows: 8; the data has 7 items with text"):
-        tiny_model.parts(config, DATASET)
-
-
-def test_what_a_step_holds_is_shared_among_the_ranks(encoder_folder):
-    text = {"encoder": str(encoder_folder), "mode": "full", "rows": 4}
-    tasks = {"mlm": {"texts": 6}, "align": {"items": 5}}
-    config = tiny_model.config(text=text, tasks=tasks)
-    made = tiny_model.parts(config, DATASET, rank=1, world_size=2).collator
-    assert (made.text_rows, made.masked_rows, made.aligned_rows) == (2, 3, 5)
-    assert (made.rank, made.world_size, made.window) == (1, 2, 4)
-
-
-def test_negatives_are_all_items_or_drawn_by_popularity_in_training():
-    every = build_negatives(tiny_model.config(), DATASET)
-    assert isinstance(every, AllItems)
-    assert every.num_items == 9
-    config = tiny_model.config(data={"negatives": 4, "negative_power": 1.0})
-    drawn = build_negatives(config, DATASET)
-    assert isinstance(drawn, PopularItems)
-    counts = np.array([0, 3, 3, 2, 3, 3, 3, 1, 1])  # item 8, not in training, counts as one
-    assert drawn.q == pytest.approx(counts / counts.sum())
-
-
-def test_the_masked_language_model_trains_on_all_texts_but_the_held_out(encoder_folder):
-    config = text_config(encoder_folder)
-    table = token_table(DATASET, load_encoder(config), config)
-    held_out, pool = held_out_texts(table).tolist(), masked_pool(table).tolist()
-    assert len(held_out) == 1
-    assert sorted(held_out + pool) == [1, 2, 3, 4, 5, 6, 8]
-
-
 def test_the_text_encoder_has_its_own_rate_and_vectors_do_not_decay(encoder_folder):
     text = {"encoder": str(encoder_folder), "mode": "full", "rows": 2}
     config = tiny_model.config(text=text)
@@ -279,8 +118,72 @@ def test_the_text_encoder_has_its_own_rate_and_vectors_do_not_decay(encoder_fold
 
 
 def test_a_label_with_the_name_of_a_task_is_refused() -> None:
-    met = tiny.dataset()
-    labels = {"rank": met.interactions.labels["like"]}
-    clashing = replace(met, interactions=replace(met.interactions, labels=labels))
+    clashing = tiny_logs.with_labels(DATASET, {"rank": "binary"}, rank=1.0)
+    config = tiny_model.config(tasks={"rank": {}, "heads": {}})
     with pytest.raises(UserError, match=r"labels\.rank: a task is called so"):
-        build_objective(tiny_model.config(tasks={"rank": {}, "heads": {}}), clashing, None)
+        build_model(config, clashing, None)
+
+
+def test_a_head_is_of_its_labels_kind_and_fitted_on_training():
+    labels = {"price": {"kind": "real"}, "kind": {"kind": "multiclass"}}
+    dataset = tiny_logs.with_labels(DATASET, labels, price=3.0, kind=1.0)
+    dataset = replace(
+        dataset,
+        moments={"price": (3.0, 2.0)},
+        levels={"kind": np.array([1.0, 4.0], dtype=np.float32)},
+    )
+    heads = build_heads(HEADS, dataset)
+    price, kind = heads.head("price"), heads.head("kind")
+    assert isinstance(price, RealHead)
+    assert (price.mean, price.std) == (3.0, 2.0)
+    assert isinstance(kind, MulticlassHead)
+    assert kind.levels.tolist() == [1.0, 4.0]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("none", type(None)), ("fm", FM), ("dcn", DCNv2)])
+def test_the_cross_layer_is_chosen_by_name(name, kind):
+    config = tiny_model.config(tasks={"heads": {"cross": name}})
+    assert type(build_heads(config, tiny_logs.clicks()).cross) is kind
+
+
+def test_negatives_that_were_logged_are_ranked_within_what_was_shown():
+    model = build_model(tiny_model.config(), tiny_logs.impressions(), None)
+    assert isinstance(model.objective.tasks["rank"], LoggedRanking)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "told"),
+    [
+        ({"rank": {}}, r"tasks\.rank: the data has no users; allowed: with interactions\.user"),
+        ({"align": {}}, r"tasks\.align: needs two views of an item, the data has \[\]"),
+    ],
+)
+def test_a_task_without_its_data_is_the_users_mistake(tasks, told):
+    with pytest.raises(UserError, match=told):
+        build_model(tiny_model.config(tasks=tasks), tiny_logs.clicks(), None)
+
+
+def test_alignment_of_a_single_view_is_the_users_mistake():
+    config = tiny_model.config(tasks={"align": {}})
+    with pytest.raises(UserError, match=r"tasks\.align: .*\['features'\]; allowed: .*views\.text"):
+        build_model(config, DATASET, None)
+
+
+def test_each_text_and_each_vector_is_a_view_by_its_name(encoder_folder):
+    config = tiny_model.config(text={"encoder": str(encoder_folder)}, tasks={"align": {}})
+    model = tiny_model.parts(config, tiny_logs.with_views(DATASET)).model
+    assert model.flm.view_names == ("features", "title", "plot", "image")
+
+
+def test_two_views_of_one_name_are_the_users_mistake():
+    for name in ("features", "title"):
+        vectors = {name: np.ones((9, 2), dtype=np.float32)}
+        items = replace(DATASET.items, vectors=vectors)
+        with pytest.raises(UserError, match=rf"two views are called '{name}'"):
+            build_flm(HEADS, replace(DATASET, items=items), None)
+
+
+def test_vectors_of_users_are_not_dropped_silently():
+    users = replace(DATASET.users, vectors={"face": np.ones((7, 2), dtype=np.float32)})
+    with pytest.raises(UserError, match=r"users\.features\.face: users have no views of vectors"):
+        build_flm(HEADS, replace(DATASET, users=users), None)

@@ -26,7 +26,6 @@ def test_a_config_of_a_few_lines_gets_defaults(tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("tasks.align={}", r"tasks\.align needs views\.text"),
         ("tasks.mlm={}", r"tasks\.mlm needs views\.text"),
         ("tasks={}", r"no task is on"),
         ("views.width=6", r"width: 6 must be a multiple of 4"),
@@ -34,7 +33,12 @@ def test_a_config_of_a_few_lines_gets_defaults(tmp_path):
         ("views.text={encoder: x, mode: full}", r"mode: full needs rows above 0, got rows: 0"),
         ("views.text={encoder: x, rows: 2}", r"mode: frozen needs rows: 0, got rows: 2"),
         ("data.reverse=1.5", r"data\.reverse"),
+        ("data.window=-1", r"data\.window"),
+        ("data.rows=0", r"data\.rows"),
+        ("data.workers=-1", r"data\.workers"),
         ("data.negatives=0", r"data\.negatives"),
+        ("data.negative_source=uniform", r"data\.negative_source.*popular.*in_batch.*mixed"),
+        ("tasks.heads={cross: dlrm}", r"tasks\.heads\.cross.*none.*fm.*dcn"),
         ("data.negatives=some", r"data\.negatives"),
         ("train.seed=-1", r"train\.seed"),
         ("views.fusion=sum", r"views\.fusion"),

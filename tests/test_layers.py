@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = {"flm_torchrec": "flm_torchrec", "apps": "flm_apps", "benchmarks": "flm_benchmarks"}
 LEAVES = {"errors", "files", "typed_yaml"}
 MODEL = LEAVES | {"data", "views", "model", "tasks", "trainable"}
-BUILT = MODEL | {"retrieval", "config", "encoder", "build", "training"}
+BUILT = MODEL | {"retrieval", "config", "encoder", "build_data", "build", "training"}
 ALLOWED = {
     "errors": set(),
     "files": set(),
@@ -25,7 +25,8 @@ ALLOWED = {
     "trainable": MODEL - {"trainable"},
     "retrieval": MODEL,
     "encoder": MODEL | {"config"},
-    "build": MODEL | {"config", "encoder"},
+    "build_data": LEAVES | {"data", "config"},
+    "build": MODEL | {"config", "encoder", "build_data"},
     "assemble": BUILT,
     "measure": BUILT | {"assemble", "evaluation"},
     "training": LEAVES | {"data.batch", "training"},

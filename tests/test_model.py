@@ -23,7 +23,7 @@ def parts(encoder_folder=None, *, negatives="all", fusion="gated", world_size=1)
 
 def batch(made):
     seqs = sequences(DATASET.interactions, before_part=1)
-    return made.collator.batch(last_windows(seqs, EVERYONE, WINDOW), rng_key=(0,))
+    return made.collator.batch(last_windows(seqs, EVERYONE, WINDOW), seqs, rng_key=(0,))
 
 
 def changed(users, **fields):
@@ -36,13 +36,13 @@ def test_items_have_a_row_and_their_views_in_the_order_of_their_names(encoder_fo
     made = parts(encoder_folder, fusion=fusion)
     flm, data = made.model.flm, batch(made)
     items = flm(data).items
-    assert flm.view_names == ("features", "text")
-    features, per_feature = flm.item_view(data.items.features)
+    assert flm.view_names == ("features", "title")
+    features, per_feature = flm.item_view(data.items.features, data.items.numbers)
     torch.testing.assert_close(items.views[0], features)
     torch.testing.assert_close(
-        items.views[1], flm.text_view.project(flm.text_view.vectors[data.items.row])
+        items.views[1], flm.text_view.projections[0](flm.text_view.vectors[0, data.items.row])
     )
-    torch.testing.assert_close(items.features, torch.cat(per_feature, dim=1))
+    torch.testing.assert_close(items.features, per_feature)
     torch.testing.assert_close(
         items.row,
         torch.where(items.present[1, :, None], items.views.mean(0), items.views[0]),
@@ -65,14 +65,14 @@ def test_a_model_without_text_has_one_view():
     assert views.items.views.shape == (1, 9, 8)
     torch.testing.assert_close(views.items.row, views.items.views[0])
     assert views.users.states.shape == (6, WINDOW + 1, 8)
-    assert views.users.features.shape == (6, 2 * 8)
+    assert views.users.features.shape == (6, 2, 8)
 
 
 @pytest.mark.parametrize("step", range(WINDOW))
 def test_a_state_does_not_depend_on_the_events_from_its_step_on(step):
     made = parts()
     flm, data = made.model.flm, batch(made)
-    items = flm.items(data.items, data.text, data.masked_text)
+    items, _ = flm.items(data.items, data.text, data.masked_text)
     history, told = data.users.history.clone(), data.users.event_labels.clone()
     history[:, step:] = (history[:, step:] + 3) % 9
     told[:, step:] += 1

@@ -4,11 +4,11 @@ import tiny
 import tiny_model
 import torch
 
-from flm_torchrec.data.sampling import last_windows, sequences
+from flm_torchrec.data.sampling import histories, last_windows
 from flm_torchrec.retrieval import Retrieval, evaluating
 
 DATASET = tiny.dataset()
-SEQS = sequences(DATASET.interactions, before_part=2)
+SEQS = histories(DATASET.interactions, before_part=2)
 EVERYONE = np.array([1, 2, 3, 4, 5, 6])
 CPU = torch.device("cpu")
 
@@ -44,8 +44,7 @@ def forward(parts, seqs):
         ),
         DATASET,
     ).collator
-    every.seqs = seqs
-    batch = every.batch(last_windows(seqs, EVERYONE, 4), rng_key=(0,))
+    batch = every.batch(last_windows(seqs, EVERYONE, 4), seqs, rng_key=(0,))
     with evaluating(parts.model):
         views = parts.model.flm(batch)
     return batch, views, views.users.states[torch.arange(6), batch.users.num_events]
@@ -59,7 +58,7 @@ def test_scores_are_the_last_state_times_the_items(parts):
 
 
 def test_scores_follow_the_events_that_are_known_by_then(parts):
-    earlier = sequences(DATASET.interactions, before_part=1)
+    earlier = histories(DATASET.interactions, before_part=1)
     made = retrieval(parts)
     difference = (made.scores(EVERYONE, earlier) - made.scores(EVERYONE, SEQS)).abs().amax(1)
     assert (difference[:5] > 1e-4).all()
@@ -74,26 +73,10 @@ def test_a_user_may_be_anywhere_among_the_others_or_alone(parts):
     assert made.scores(mixed, SEQS).isfinite().all()  # row 0 is the unknown user
 
 
-def test_predictions_are_those_of_the_heads(parts):
-    _, views, last = forward(parts, SEQS)
-    item = np.array([7, 5, 8, 2, 1, 3])
-    with evaluating(parts.model):
-        expected = parts.model.objective.tasks["heads"].predict(
-            last,
-            views.items.row[item],
-            torch.cat([views.users.features, views.items.features[item]], dim=1),
-        )
-    found = retrieval(parts).predict(EVERYONE, item, SEQS)
-    assert list(found) == ["like", "rating"]
-    for name in found:
-        torch.testing.assert_close(found[name], expected[name])
-
-
 @pytest.mark.parametrize("block", [1, 2, 4, 100])
 def test_items_are_the_same_in_blocks_of_any_size(parts, block):
     whole, made = retrieval(parts), retrieval(parts, block=block)
     torch.testing.assert_close(made.items, whole.items)
-    torch.testing.assert_close(made.item_features, whole.item_features)
 
 
 @pytest.mark.parametrize("block", [2, 100])
@@ -111,7 +94,6 @@ def test_two_ranks_encode_a_half_each(parts, block):
         parts, world_size=2, block=block, gather=lambda tensor: torch.cat([tensor, next(calls)])
     )
     torch.testing.assert_close(both.items, retrieval(parts).items)
-    torch.testing.assert_close(both.item_features, retrieval(parts).item_features)
     assert next(calls, None) is None
 
 

@@ -10,14 +10,15 @@ from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
-from flm_torchrec.build import build_collator, build_model, masked_pool
+from flm_torchrec.build import build_model
+from flm_torchrec.build_data import build_collator, build_sampler
 from flm_torchrec.config import RunConfig
 from flm_torchrec.data.batch import Edges, FLMBatch, ItemRows, MaskedText, TextRows, UserRows
-from flm_torchrec.data.collate import Collator, ItemText
+from flm_torchrec.data.collate import Collator
 from flm_torchrec.data.dataset import Dataset
-from flm_torchrec.data.sampling import UserSampler, sequences
-from flm_torchrec.encoder import load_encoder, token_table
-from flm_torchrec.model import Items, Users, Views
+from flm_torchrec.data.sampling import LogSampler, UserSampler
+from flm_torchrec.encoder import load_encoder, tokenised
+from flm_torchrec.model import Items, Masked, Users, Views
 from flm_torchrec.trainable import FLMTrain
 from flm_torchrec.views.text_cache import text_vectors
 
@@ -74,7 +75,7 @@ class Parts:
     dataset: Dataset
     model: FLMTrain
     collator: Collator
-    sampler: UserSampler
+    sampler: UserSampler | LogSampler | None
 
 
 def materialise(model: nn.Module) -> None:
@@ -92,27 +93,18 @@ def parts(config: RunConfig, dataset: Dataset, *, rank: int = 0, world_size: int
     encoder = load_encoder(text) if text else None
     model = build_model(config, dataset, encoder)
     materialise(model)
-    item_text = None
-    if text is not None and encoder is not None:
-        table = token_table(dataset, encoder, text)
-        view = model.flm.text_view
-        assert view is not None
+    texts, view = None, model.flm.text_view
+    if text is not None and encoder is not None and view is not None:
+        texts = tokenised(dataset, encoder, text)
         view.vectors = text_vectors(
-            view, table, folder=None, rank=0, world_size=1, gather=lambda tensor: tensor
+            view, texts, folder=None, rank=0, world_size=1, gather=lambda tensor: tensor
         )
-        item_text = ItemText(table=table, masked_pool=masked_pool(table))
-    seqs = sequences(dataset.interactions, before_part=1)
-    data = config.data
     return Parts(
         config=config,
         dataset=dataset,
         model=model,
-        collator=build_collator(
-            config, dataset, seqs, text=item_text, rank=rank, world_size=world_size
-        ),
-        sampler=UserSampler(
-            seqs, users=data.users, window=data.window, reverse=data.reverse, seed=0
-        ),
+        collator=build_collator(config, dataset, texts=texts, rank=rank, world_size=world_size),
+        sampler=build_sampler(config, dataset),
     )
 
 
@@ -145,24 +137,21 @@ def batch(
     """A batch by hand, every event an edge; history 0 = no event, features empty."""
     rows = torch.tensor(history)
     num_users, window = rows.shape
-    is_event = (rows > 0).reshape(-1)
     num_items = len(item_row)
     none = torch.zeros(0, 1, dtype=torch.int64)
     target = none if masked_target is None else masked_target
-    no_labels = torch.zeros(num_users * window, 0)
     pairs = torch.tensor(known, dtype=torch.int64).reshape(-1, 2)
     return FLMBatch(
-        edges=Edges(
+        edges=edges(
+            rows.reshape(-1),
             user=torch.arange(num_users).repeat_interleave(window),
             step=torch.arange(window).repeat(num_users),
-            item=rows.reshape(-1),
-            weight=is_event / is_event.sum(),
-            labels=no_labels if labels is None else labels,
-            label_weight=no_labels if label_weight is None else label_weight,
+            labels=labels,
+            label_weight=label_weight,
         ),
         users=UserRows(
-            row=torch.arange(num_users),
             features=no_features(num_users),
+            numbers=torch.zeros(num_users, 0),
             history=rows,
             num_events=(rows > 0).sum(1),
             event_labels=torch.zeros(num_users, window, 1),
@@ -172,12 +161,40 @@ def batch(
         items=ItemRows(
             row=torch.tensor(item_row),
             features=no_features(num_items),
+            numbers=torch.zeros(num_items, 0),
             first=torch.arange(num_items) if first is None else torch.tensor(first),
             log_q=torch.zeros(num_items) if log_q is None else torch.tensor(log_q),
             aligned=torch.tensor(aligned, dtype=torch.int64),
         ),
-        text=TextRows(item=none[:, 0], tokens=none, attention=none),
+        text=TextRows(item=none[:, 0], name=none[:, 0], tokens=none, attention=none),
         masked_text=MaskedText(tokens=target, attention=torch.ones_like(target), target=target),
+    )
+
+
+def edges(
+    item: Tensor,
+    *,
+    user: Tensor,
+    step: Tensor,
+    weight: Tensor | None = None,
+    is_negative: Tensor | None = None,
+    labels: Tensor | None = None,
+    label_weight: Tensor | None = None,
+    numbers: Tensor | None = None,
+) -> Edges:
+    """Edges by hand; each of an item counts the same, none has been passed over."""
+    none = torch.zeros(len(item), 0)
+    is_there = item > 0
+    return Edges(
+        user=user,
+        step=step,
+        item=item,
+        weight=is_there / is_there.sum() if weight is None else weight,
+        is_negative=torch.zeros_like(is_there) if is_negative is None else is_negative,
+        labels=none if labels is None else labels,
+        label_weight=none if label_weight is None else label_weight,
+        context=None,
+        numbers=none if numbers is None else numbers,
     )
 
 
@@ -194,6 +211,7 @@ def views(
     states: Tensor | None = None,
     row: Tensor | None = None,
     item_views: Tensor | None = None,
+    present: Tensor | None = None,
     user_features: Tensor | None = None,
     item_features: Tensor | None = None,
     masked_states: Tensor | None = None,
@@ -204,15 +222,15 @@ def views(
     def given(tensor: Tensor | None) -> Tensor:
         return torch.zeros(0) if tensor is None else tensor
 
+    every_view = torch.ones(given(item_views).shape[:2], dtype=torch.bool)
     return Views(
         users=Users(states=given(states), features=given(user_features)),
         items=Items(
             row=given(row),
             views=given(item_views),
-            present=torch.ones(0),
+            present=every_view if present is None else present,
             weights=torch.ones(0),
             features=given(item_features),
-            masked_states=given(masked_states),
-            token_embedding=given(token_embedding),
         ),
+        masked=Masked(states=given(masked_states), token_embedding=given(token_embedding)),
     )

@@ -4,8 +4,8 @@ All are fitted on training interactions alone. Item-item scores are then read of
 may be longer: for the test it is training and validation, which is what the model sees as well.
 
 Example:
-    train = items_before(item, part, user_offsets, before_part=VALIDATION)
-    history = items_before(item, part, user_offsets, before_part=TEST)
+    train = items_of_users(user[part < VALIDATION], item[part < VALIDATION], num_users=944)
+    history = items_of_users(user[part < TEST], item[part < TEST], num_users=944)
     result = evaluate(ease(train, history, num_items=1683), task, num_items=1683)
 """
 

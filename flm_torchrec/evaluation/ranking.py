@@ -1,7 +1,7 @@
 """The whole catalogue ranked for every user, on any number of ranks.
 
 Example:
-    task = leave_one_out_task(user, item, part, user_offsets, part_to_rank=2)
+    task = held_out_task(user, item, part, part_to_rank=TEST, num_users=944)
     result = evaluate(score, task, num_items=1683)  # score: user rows (b,) -> (b, num_items)
     print(result.mean["ndcg@10"])
 """
@@ -70,38 +70,38 @@ def identity(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def items_before(
-    item: NDArray[np.int64],
-    part: NDArray[np.int8],
-    user_offsets: NDArray[np.int64],
-    *,
-    before_part: int,
+def items_of_users(
+    user: NDArray[np.int64], item: NDArray[np.int64], *, num_users: int
 ) -> ItemLists:
-    """What each user row (user_offsets has one more) met in the parts before `before_part`."""
-    is_before = part < before_part
-    count = np.concatenate([[0], is_before.cumsum()])
-    return ItemLists(values=item[is_before], offsets=count[user_offsets])
+    """The items (n,) that each user row met, in their order; num_users lists."""
+    return ItemLists(
+        values=item[np.argsort(user, kind="stable")],
+        offsets=np.append(0, np.bincount(user, minlength=num_users).cumsum()),
+    )
 
 
-def leave_one_out_task(
+def held_out_task(
     user: NDArray[np.int64],
     item: NDArray[np.int64],
     part: NDArray[np.int8],
-    user_offsets: NDArray[np.int64],
     *,
     part_to_rank: int,
+    num_users: int,
+    is_wanted: NDArray[np.bool_] | None = None,
+    repeats: bool = False,
 ) -> RankingTask:
-    """Find what each user met in `part_to_rank`; seen is everything of the parts before.
+    """Find what each user met in `part_to_rank` and, with `is_wanted`, wanted; rows 0 are unknown.
 
-    Events (n,) are sorted by user. For the test, seen is training and validation.
+    What was met in the parts before is seen: not ranked, unless items repeat.
     """
-    users, first = np.unique(user[part == part_to_rank], return_index=True)
-    targets = item[part == part_to_rank]
-    return RankingTask(
-        users=users,
-        seen=items_before(item, part, user_offsets, before_part=part_to_rank).take(users),
-        targets=ItemLists(values=targets, offsets=np.append(first, len(targets))),
-    )
+    is_target = (part == part_to_rank) & (user > 0) & (item > 0)
+    if is_wanted is not None:
+        is_target &= is_wanted
+    is_seen = (part < part_to_rank) & (not repeats)
+    targets = items_of_users(user[is_target], item[is_target], num_users=num_users)
+    users = np.flatnonzero(np.diff(targets.offsets))
+    seen = items_of_users(user[is_seen], item[is_seen], num_users=num_users)
+    return RankingTask(users=users, seen=seen.take(users), targets=targets.take(users))
 
 
 def top_items(scores: Tensor, k: int) -> Tensor:

@@ -30,7 +30,7 @@ from flm_torchrec.files import atomic_file
 OURS = "FLM"
 _LOWER_IS_BETTER = ("rmse", "mae", "log_loss")
 _HEADLINE = ("ndcg@10", "hr@10", "recall@20", "mrr@10")
-_SHOWN_CURVES = ("loss/", "validation/ndcg@", "fusion/")
+_SHOWN_CURVES = ("loss/", "validation/ndcg@", "validation/auc", "fusion/")
 _SECTIONED = {"test", "baselines", "checks", "tasks", "plan"}
 _FACTS = ("data", "seconds", "machine", "versions")
 

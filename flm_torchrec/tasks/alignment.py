@@ -12,7 +12,8 @@ from flm_torchrec.tasks.contrast import info_nce
 
 
 class Alignment(nn.Module):
-    """Symmetric InfoNCE between every two item views over the rows `items.aligned`.
+    """Symmetric InfoNCE between every two item views over the rows `items.aligned`; a row counts
+    where it has both.
 
     The temperature is learned within [0.01, 1].
     """
@@ -22,8 +23,13 @@ class Alignment(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
 
     def forward(self, views: Views, batch: FLMBatch) -> Tensor:
+        assert views.items is not None
+        assert batch.items is not None
         scale = self.log_scale.clamp(0.0, math.log(100.0)).exp()
         rows = views.items.views[:, batch.items.aligned]  # (V, A, D)
-        pairs = list(combinations(range(rows.shape[0]), 2))
-        losses = [info_nce(rows[left], rows[right], scale) for left, right in pairs]
+        present = views.items.present[:, batch.items.aligned]  # (V, A)
+        losses = [
+            info_nce(rows[left], rows[right], scale, present[left] & present[right])
+            for left, right in combinations(range(rows.shape[0]), 2)
+        ]
         return torch.stack(losses).mean()

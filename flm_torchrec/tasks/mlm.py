@@ -1,4 +1,4 @@
-"""Masked language model: the hidden tokens of an item's text, by the text view's own encoder."""
+"""Masked language model: the hidden tokens of a text, by the text view's own encoder."""
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +24,10 @@ class MaskedLM(nn.Module):
         return F.linear(self.transform(states), token_embedding, self.bias)
 
     def forward(self, views: Views, batch: FLMBatch) -> Tensor:
-        target = batch.masked_text.target
+        masked, target = views.masked, batch.masked_text.target
+        assert masked is not None
         is_hidden = target != -100
-        states = views.items.masked_states[is_hidden]  # (n, H)
-        logits = self.logits(states, views.items.token_embedding)
+        logits = self.logits(masked.states[is_hidden], masked.token_embedding)  # (n, W)
         loss = F.cross_entropy(logits, target[is_hidden], reduction="none")
         share = is_hidden / is_hidden.sum(1, keepdim=True).clamp(min=1)
         return (loss * share[is_hidden]).sum() / max(1, target.shape[0])

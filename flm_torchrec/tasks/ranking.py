@@ -1,11 +1,11 @@
-"""Ranking: at every step of a window, the item met next scores above the others."""
+"""Ranking: the item that the user wants next scores above the others."""
 
 import torch
 from torch import Tensor, nn
 
 from flm_torchrec.data.batch import FLMBatch
 from flm_torchrec.model import Views
-from flm_torchrec.tasks.contrast import softmax_loss
+from flm_torchrec.tasks.contrast import group_softmax_loss, softmax_loss
 
 
 def first_met(batch: FLMBatch) -> Tensor:
@@ -15,6 +15,8 @@ def first_met(batch: FLMBatch) -> Tensor:
     an item that stands in several rows is filled.
     """
     users, items = batch.users, batch.items
+    assert users is not None
+    assert items is not None
     num_users, window = users.history.shape
     never = torch.full(
         (num_users, items.row.shape[0]), window, dtype=torch.int64, device=items.row.device
@@ -24,6 +26,14 @@ def first_met(batch: FLMBatch) -> Tensor:
     met = never.scatter_reduce(1, items.first[users.history], event, reduce="amin")
     known = items.first[users.known_item]
     return met.index_put((users.known_user, known), torch.tensor(-1, device=met.device))
+
+
+def edge_scores(views: Views, batch: FLMBatch) -> Tensor:
+    """(E,) how high the item of each edge ranks for its user."""
+    assert views.users is not None
+    assert views.items is not None
+    edges = batch.edges
+    return (views.users.states[edges.user, edges.step] * views.items.row[edges.item]).sum(1)
 
 
 class Ranking(nn.Module):
@@ -39,6 +49,9 @@ class Ranking(nn.Module):
 
     def forward(self, views: Views, batch: FLMBatch) -> Tensor:
         edges, items = batch.edges, batch.items
+        assert views.users is not None
+        assert views.items is not None
+        assert items is not None
         num_negatives = items.log_q.shape[0]
         candidate = items.first[-num_negatives:]  # (N,)
         state = views.users.states[edges.user, edges.step]  # (E, D)
@@ -51,3 +64,15 @@ class Ranking(nn.Module):
             met = first_met(batch)[:, candidate]  # (U, N)
             is_masked = is_masked | (met[edges.user] < edges.step[:, None])
         return (edges.weight * softmax_loss(positive, negatives, is_masked)).sum()
+
+
+class LoggedRanking(nn.Module):
+    """Softmax of each positive over itself and what the same user was shown and passed over."""
+
+    def forward(self, views: Views, batch: FLMBatch) -> Tensor:
+        edges = batch.edges
+        assert views.users is not None
+        loss = group_softmax_loss(
+            edge_scores(views, batch), edges.is_negative, edges.user, views.users.states.shape[0]
+        )
+        return (edges.weight * loss).sum()

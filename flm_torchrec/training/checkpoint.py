@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
@@ -122,25 +123,31 @@ def load(
     return {**marker["meta"], "step": marker["step"]}
 
 
-def load_matching(path: Path | str, dmp: DistributedModelParallel) -> Matched:
+def load_matching(
+    path: Path | str, dmp: DistributedModelParallel, *, grown: bool = False
+) -> Matched:
     """Load what the checkpoint at `path` and the model have in common by name and shape.
 
-    Buffers are loaded too, but not listed. Raises UserError when no trainable parameter is common
-    to both: what is frozen alone, such as a pretrained encoder, is no result of training.
+    With `grown` tables may have more rows than the checkpoint's, which are their first then; every
+    rank reads such a table whole. Buffers are loaded too, but not listed. Raises UserError when no
+    trainable parameter is common to both: what is frozen alone, such as a pretrained encoder, is
+    no result of training.
     """
     path = Path(path)
     held = _read_marker(path)["shapes"]
     model = dmp.state_dict()
-    common = {
-        name: value
-        for name, value in model.items()
-        if isinstance(value, torch.Tensor) and held.get(f"model.{name}") == list(value.size())
-    }
+    common, longer = {}, {}
+    for name, value in model.items():
+        shape = held.get(f"model.{name}")
+        if isinstance(value, torch.Tensor) and shape == list(value.size()):
+            common[name] = value
+        elif grown and isinstance(value, torch.Tensor) and _has_more_rows(value, shape):
+            longer[name] = value
     buffers = {name for name, _ in dmp.named_buffers()}
     names = [name for name in model if name not in buffers]
     matched = Matched(
-        loaded=[name for name in names if name in common],
-        fresh=[name for name in names if name not in common],
+        loaded=[name for name in names if name in common or name in longer],
+        fresh=[name for name in names if name not in common and name not in longer],
     )
     frozen = {name for name, value in dmp.named_parameters() if not value.requires_grad}
     if not set(matched.loaded) - frozen:
@@ -151,9 +158,30 @@ def load_matching(path: Path | str, dmp: DistributedModelParallel) -> Matched:
             f"the checkpoint holds {held.get(f'model.{first}')} there"
         )
     _read(path, {"model": common})
+    for name, value in longer.items():
+        rows = {name: torch.empty(held[f"model.{name}"])}
+        _read(path, {"model": rows})
+        _fill_first_rows(value, rows[name])
     # Of the same tensors; lets the kernels drop what they cached.
     dmp.load_state_dict(OrderedDict(model))
     return matched
+
+
+def _has_more_rows(value: torch.Tensor, shape: list[int] | None) -> bool:
+    """Is `value` a table of the width of one of that shape, and longer?"""
+    size = list(value.size())
+    return shape is not None and len(shape) == 2 and size[1:] == shape[1:] and size[0] > shape[0]
+
+
+def _fill_first_rows(table: torch.Tensor, rows: torch.Tensor) -> None:
+    """Copy `rows` (n, d) into this rank's part of the first n rows of `table`."""
+    if not isinstance(table, ShardedTensor):
+        table[: len(rows)].copy_(rows)
+        return
+    for shard in table.local_shards():
+        (row, column), (_, width) = shard.metadata.shard_offsets, shard.metadata.shard_sizes
+        own = rows[row : row + len(shard.tensor), column : column + width]
+        shard.tensor[: len(own)].copy_(own)
 
 
 def _steps(folder: Path) -> dict[int, Path]:

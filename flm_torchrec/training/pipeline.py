@@ -8,16 +8,22 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchrec.distributed import DistributedModelParallel
-from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
+from torchrec.distributed.train_pipeline import TrainPipelineBase, TrainPipelineSparseDist
 from torchrec.distributed.types import ShardedModule
+
+Pipeline = TrainPipelineSparseDist | TrainPipelineBase
 
 
 def train_pipeline(
     dmp: DistributedModelParallel, optimizer: Optimizer, device: torch.device
-) -> TrainPipelineSparseDist:
+) -> Pipeline:
     """A pipeline over a model of batch -> (losses, output) that fails on its first step, with a
     RuntimeError naming the modules, when one of the model's tables is left out of the overlap.
+
+    A model without tables has no ids to exchange: its pipeline copies batches ahead only.
     """
+    if not any(isinstance(module, ShardedModule) for module in dmp.module.modules()):
+        return TrainPipelineBase(dmp, optimizer, device)
     pipeline: TrainPipelineSparseDist
 
     def first_forward(batch: Any) -> tuple[Tensor, Any]:
@@ -40,13 +46,15 @@ def train_pipeline(
 
 
 @contextmanager
-def paused(pipeline: TrainPipelineSparseDist) -> Iterator[nn.Module]:
+def paused(pipeline: Pipeline) -> Iterator[nn.Module]:
     """Lend the model, in evaluation mode, between two steps; training goes on as if it had not."""
-    model = pipeline.detach()
+    is_ahead = isinstance(pipeline, TrainPipelineSparseDist)
+    model = pipeline.detach() if is_ahead else pipeline._model
     training = model.training
     model.eval()
     try:
         yield model
     finally:
         model.train(training)
-        pipeline.attach(model)
+        if is_ahead:
+            pipeline.attach(model)

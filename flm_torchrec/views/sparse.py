@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchrec.modules.embedding_configs import EmbeddingBagConfig, PoolingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
 
 def embedding_bags(
@@ -36,15 +36,41 @@ def embedding_bags(
     return EmbeddingBagCollection(tables=tables, device=torch.device("meta"))
 
 
+class _Stack(nn.Module):
+    """The pooled features of a collection side by side, each brought to one width.
+
+    No part of `SparseView`'s own forward: that one is traced, which free Python can't be.
+    """
+
+    def __init__(self, widths: Mapping[str, int], *, dim: int) -> None:
+        super().__init__()
+        self.features = tuple(widths)
+        self.dim = dim
+        self.is_even = set(widths.values()) == {dim}
+        # A list: in a ModuleDict a feature could not be called `type` or `items`.
+        self.projections = nn.ModuleList(
+            nn.Identity() if width == dim else nn.Linear(width, dim, bias=False)
+            for width in widths.values()
+        )
+
+    def forward(self, pooled: KeyedTensor) -> Tensor:
+        """-> (B, F, dim) in the order of `features`"""
+        # By key: the column order of a KeyedTensor depends on the sharding plan.
+        if self.is_even and tuple(pooled.keys()) == self.features:
+            return pooled.values().unflatten(1, (len(self.features), self.dim))
+        rows = zip(self.projections, self.features, strict=True)
+        return torch.stack([project(pooled[name]) for project, name in rows], dim=1)
+
+
 class SparseView(nn.Module):
-    """The sum of a row's feature embeddings, each brought to the joint width.
+    """The sum of a row's feature embeddings, each brought to the joint width, and its numbers.
 
     Example:
         view = SparseView(EmbeddingBagCollection(tables=[...]), dim=64)
-        rows, per_feature = view(kjt)  # (B, 64) and one (B, d) a feature
+        row, per_feature = view(kjt)  # (B, 64), (B, F, 64)
     """
 
-    def __init__(self, ebc: EmbeddingBagCollection, *, dim: int) -> None:
+    def __init__(self, ebc: EmbeddingBagCollection, *, dim: int, num_numbers: int = 0) -> None:
         super().__init__()
         self.ebc = ebc
         widths = {
@@ -52,19 +78,21 @@ class SparseView(nn.Module):
             for table in ebc.embedding_bag_configs()
             for feature in table.feature_names
         }
-        self.features = tuple(widths)
-        # A list: in a ModuleDict a feature could not be called `type` or `items`.
-        self.projections = nn.ModuleList(
-            nn.Identity() if width == dim else nn.Linear(width, dim, bias=False)
-            for width in widths.values()
-        )
+        self.dim = dim
+        self.stack = _Stack(widths, dim=dim)
+        self.numbers = nn.Linear(num_numbers, dim, bias=False) if num_numbers else None
+        if self.numbers is not None:
+            # As small as a table's rows.
+            nn.init.normal_(self.numbers.weight, std=0.02)
 
-    def forward(self, features: KeyedJaggedTensor) -> tuple[Tensor, list[Tensor]]:
-        """KJT with stride B -> (B, dim) and, in the order of `features`, (B, d) each."""
-        # Read by key: the column order of a KeyedTensor depends on the sharding plan.
-        pooled = self.ebc(features)
-        embeddings = [pooled[name] for name in self.features]
-        row = self.projections[0](embeddings[0])
-        for place in range(1, len(self.features)):
-            row = row + self.projections[place](embeddings[place])
-        return row, embeddings
+    def features(self, features: KeyedJaggedTensor) -> Tensor:
+        """KJT with stride B -> (B, F, dim) in the order of the collection's features."""
+        return self.stack(self.ebc(features))
+
+    def forward(
+        self, features: KeyedJaggedTensor, numbers: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """KJT with stride B, numbers (B, num_numbers) -> row (B, dim), features (B, F, dim)."""
+        embeddings = self.features(features)
+        row = embeddings.sum(1)
+        return (row if self.numbers is None else row + self.numbers(numbers)), embeddings

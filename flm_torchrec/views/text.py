@@ -1,5 +1,6 @@
 """The text view: any Hugging Face encoder, its vectors cached where it isn't trained."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -9,30 +10,39 @@ from flm_torchrec.data.batch import MaskedText, TextRows
 
 
 class TextView(nn.Module):
-    """Mean-pooled token states of an encoder, brought to the joint width.
+    """Mean-pooled token states of an encoder, brought to the joint width: a view a text.
 
-    Rows named by a batch's `TextRows` are encoded with gradient; all others use the vector that
-    `vectors` holds for the item. What of the encoder isn't trained stays in evaluation mode.
+    All texts share the encoder; each has a projection of its own. Rows named by a batch's
+    `TextRows` are encoded with gradient; all others use the vector that `vectors` holds for the
+    item. What of the encoder isn't trained stays in evaluation mode.
 
     Example:
-        view = TextView(AutoModel.from_pretrained(folder), hidden=384, dim=64)
-        view.vectors = vectors  # (num_items, 384), from `text_vectors`
+        view = TextView(AutoModel.from_pretrained(folder), hidden=384, dim=64, names=("title",))
+        view.vectors = vectors  # (1, num_items, 384), from `text_vectors`
         rows, has_text, masked_states, token_embedding = view(item_rows, text, masked_text)
     """
 
-    vectors: Tensor  # (num_items, H), 0 = no text
+    vectors: Tensor  # (T, num_items, H), 0 = no text
 
-    def __init__(self, encoder: nn.Module, *, hidden: int, dim: int) -> None:
+    def __init__(
+        self, encoder: nn.Module, *, hidden: int, dim: int, names: Sequence[str] = ("text",)
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.hidden = hidden
-        self.project = nn.Linear(hidden, dim)
-        # Rows start as small as those of the tables; else text alone decides the first scores.
-        nn.init.normal_(self.project.weight, std=0.02 / hidden**0.5)
-        nn.init.zeros_(self.project.bias)
+        self.dim = dim
+        self.names = tuple(names)
+        # A list: in a ModuleDict a text could not be called `type` or `items`.
+        self.projections = nn.ModuleList(nn.Linear(hidden, dim) for _ in names)
+        for projection in self.projections:
+            assert isinstance(projection, nn.Linear)
+            # Rows start as small as those of the tables; else text alone decides the first scores.
+            nn.init.normal_(projection.weight, std=0.02 / hidden**0.5)
+            nn.init.zeros_(projection.bias)
         # In the view rather than in the batches: those that a pipeline has drawn ahead of a
         # renewal then use the new vectors, as they do in a run that resumes there.
-        self.register_buffer("vectors", torch.zeros(0, hidden), persistent=False)
+        vectors = torch.zeros(len(self.names), 0, hidden)
+        self.register_buffer("vectors", vectors, persistent=False)
         self.train()
 
     def train(self, mode: bool = True) -> "TextView":
@@ -60,18 +70,26 @@ class TextView(nn.Module):
         return nn.functional.normalize(mean, dim=1) * self.hidden**0.5
 
     def forward(
-        self, item: Tensor, text: TextRows, masked: MaskedText
+        self, item: Tensor | None, text: TextRows, masked: MaskedText
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """item (M,) -> rows (M, D), has_text (M,) bool, masked token states (K, S, H) and token
-        embeddings (W, H)."""
-        cached = self.vectors[item]
-        if text.item.shape[0] > 0:
-            cached = cached.index_copy(0, text.item, self.encode(text.tokens, text.attention))
+        """item (M,) or None -> rows (T, M, D), has_text (T, M) bool, masked token states
+        (K, S, H) and token embeddings (W, H)."""
         embedding = self.token_embedding()
-        states = cached.new_zeros(*masked.tokens.shape, self.hidden)
+        states = embedding.new_zeros(*masked.tokens.shape, self.hidden)
+        rows, has_text = embedding.new_zeros(0, 0, self.dim), states.new_zeros(0, 0).bool()
+        if item is not None and self.names:
+            rows, has_text = self._rows(item, text)
         if masked.tokens.shape[0] > 0:
             states = self.token_states(masked.tokens, masked.attention)
-        return self.project(cached), (cached != 0).any(1), states, embedding
+        return rows, has_text, states, embedding
+
+    def _rows(self, item: Tensor, text: TextRows) -> tuple[Tensor, Tensor]:
+        cached = self.vectors[:, item]  # (T, M, H)
+        if text.item.shape[0] > 0:
+            fresh = self.encode(text.tokens, text.attention)
+            cached = cached.index_put((text.name, text.item), fresh)
+        projected = zip(self.projections, cached, strict=True)
+        return torch.stack([project(rows) for project, rows in projected]), (cached != 0).any(2)
 
 
 def freeze(encoder: nn.Module, mode: Literal["frozen", "last_n", "full"], *, last: int) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from flm_torchrec.data.text import TokenTable
+from flm_torchrec.data.text import Texts, TokenTable
 from flm_torchrec.files import atomic_file
 from flm_torchrec.views.text import TextView
 
@@ -18,8 +18,9 @@ from flm_torchrec.views.text import TextView
 VERSION = "mean pooling 1"
 
 
-def content_hash(encoder: nn.Module, table: TokenTable) -> str:
-    """Of how vectors are made, the encoder and the tokens: another of these is another file."""
+def content_hash(encoder: nn.Module, table: TokenTable, num_rows: int) -> str:
+    """Of how vectors are made, the encoder and the tokens of the first `num_rows` texts: another
+    of these is another file."""
     digest = hashlib.blake2b(VERSION.encode(), digest_size=16)
     config = getattr(encoder, "config", None)
     if config is not None:
@@ -28,14 +29,14 @@ def content_hash(encoder: nn.Module, table: TokenTable) -> str:
     for name, weight in encoder.state_dict().items():
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
-    digest.update(table.tokens.tobytes())
-    digest.update(table.length.tobytes())
+    digest.update(table.tokens[:num_rows].tobytes())
+    digest.update(table.length[:num_rows].tobytes())
     return digest.hexdigest()
 
 
 def text_vectors(
     view: TextView,
-    table: TokenTable,
+    texts: Texts,
     *,
     folder: Path | None,
     rank: int,
@@ -43,35 +44,37 @@ def text_vectors(
     gather: Callable[[Tensor], Tensor],
     batch_size: int = 64,
 ) -> Tensor:
-    """(rows, H) float32, 0 where there is no text; every rank encodes a share.
+    """(names, items, H) float32, 0 where there is no text; every rank encodes a share.
 
     With a `folder`, vectors come from its `text-<hash>.npy` where that is there, else they are
     written to it. Must be called on all ranks.
     """
-    file = folder and folder / f"text-{content_hash(view.encoder, table)}.npy"
+    table, num_rows = texts.table, texts.num_names * texts.num_items  # those of a corpus follow
+    shape = texts.num_names, texts.num_items, view.hidden
+    file = folder and folder / f"text-{content_hash(view.encoder, table, num_rows)}.npy"
     # The file counts only if every rank sees it: all must take the same branch.
     seen = torch.tensor([float(file is not None and file.exists())])
     if file is not None and bool(gather(seen).min() > 0):
-        return torch.from_numpy(np.load(file))
-    rows = np.flatnonzero(table.length > 0)
+        return torch.from_numpy(np.load(file)).view(shape)
+    rows = np.flatnonzero(table.length[:num_rows] > 0)
     rows = rows[np.argsort(table.length[rows], kind="stable")]  # alike lengths, little padding
     share = -(-len(rows) // world_size)
     own = np.resize(rows, share * world_size)[rank::world_size]
     vectors = _encode(view, table, own, batch_size, show=rank == 0)
-    result = torch.zeros(len(table.length), view.hidden)
+    result = torch.zeros(num_rows, view.hidden)
     if len(rows):
         every_row = gather(torch.from_numpy(own))
         result[every_row] = gather(vectors)
     if file is not None and rank == 0:
         with atomic_file(file) as temporary:
             np.save(temporary, result.numpy())
-    return result
+    return result.view(shape)
 
 
 def _encode(
     view: TextView, table: TokenTable, rows: np.ndarray, batch_size: int, *, show: bool
 ) -> Tensor:
-    device = view.project.weight.device
+    device = view.token_embedding().device
     was_training = view.training
     view.eval()
     parts = [torch.zeros(0, view.hidden)]

@@ -5,7 +5,9 @@ from typing import Any
 import pandas as pd
 import pytest
 import tiny
-from flm_apps.demo import checks, merged, show_checks, show_users
+from flm_apps.demo import checks, merged, show_users
+
+from flm_torchrec.evaluation.bounds import as_table
 
 MISSING = object()
 
@@ -134,11 +136,10 @@ def test_a_part_that_is_missing_fails_each_of_its_checks(
     assert len(failed(report(place, value))) == failures
 
 
-def test_failed_checks_are_marked_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_checks_are_marked_with_the_reason() -> None:
     of = report("test/auc_like", None)
     of["seconds"]["total"] = 900.0
-    show_checks(checks(of))
-    lines = capsys.readouterr().out.splitlines()
+    lines = as_table(checks(of)).splitlines()
     told = {line.split("  ")[0]: line for line in lines if "FAILED" in line}
     assert told.keys() == {"test auc_like no worse than bias", "seconds"}
     assert told["seconds"].endswith("900.0000    720.0000  FAILED")

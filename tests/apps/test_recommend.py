@@ -1,5 +1,6 @@
 """Which users are asked for, and that ranking is what evaluation does; no trained run needed."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,7 +13,7 @@ from distributed.pool import Ranks
 from flm_apps.recommend import as_table, best_items, user_rows
 
 from flm_torchrec.data.dataset import TEST
-from flm_torchrec.data.sampling import sequences
+from flm_torchrec.data.sampling import histories
 from flm_torchrec.errors import UserError
 from flm_torchrec.training.runtime import Runtime
 
@@ -53,6 +54,15 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         user_rows(DATASET, str(tmp_path / "none.csv"))
 
 
+@pytest.mark.parametrize("missing", ["user", "item"])
+def test_data_without_users_or_items_has_nothing_to_recommend(missing: str) -> None:
+    dataset = replace(DATASET, **{f"{missing}s": None})
+    with pytest.raises(
+        UserError, match=rf"no {missing}s.*allowed: data with interactions.{missing}"
+    ):
+        user_rows(dataset, "all")
+
+
 def recommended(runtime: Runtime, users: list[int], k: int) -> tuple[Any, Any]:
     """`best_items` where item r scores r // 2, so that neighbours tie."""
     num_items = len(DATASET.items.ids)
@@ -62,7 +72,7 @@ def recommended(runtime: Runtime, users: list[int], k: int) -> tuple[Any, Any]:
 
     retrieval = SimpleNamespace(scores=scores)
     assembly = SimpleNamespace(runtime=runtime, dataset=DATASET, retrieval=lambda: retrieval)
-    seqs = sequences(DATASET.interactions, before_part=TEST + 1)
+    seqs = histories(DATASET.interactions, before_part=TEST + 1)
     return best_items(cast("Any", assembly), np.array(users), seqs, k=k, block=2)
 
 

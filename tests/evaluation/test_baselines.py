@@ -19,8 +19,8 @@ from flm_torchrec.evaluation.metrics import auc, rmse
 from flm_torchrec.evaluation.ranking import (
     ItemLists,
     evaluate,
-    items_before,
-    leave_one_out_task,
+    held_out_task,
+    items_of_users,
 )
 
 NUM_USERS, NUM_ITEMS = 30, 12
@@ -152,15 +152,20 @@ def test_the_baselines_reach_their_known_figures_on_movielens(tmp_path):
     fetch_movielens_100k(tmp_path)
     dataset = prepare(tmp_path)
     events = dataset.interactions
-    num_items = len(dataset.items.ids)
-    train = items_before(events.item, events.part, events.user_offsets, before_part=VALIDATION)
+    num_items, num_users = len(dataset.items.ids), len(dataset.users.ids)
+
+    def met_before(part):
+        is_met = events.part < part
+        return items_of_users(events.user[is_met], events.item[is_met], num_users=num_users)
+
+    train = met_before(VALIDATION)
     for part, expected in (
         (VALIDATION, (0.0345, 0.0712, 0.0878)),
         (TEST, (0.0449, 0.0558, 0.0711)),
     ):
-        history = items_before(events.item, events.part, events.user_offsets, before_part=part)
-        task = leave_one_out_task(
-            events.user, events.item, events.part, events.user_offsets, part_to_rank=part
+        history = met_before(part)
+        task = held_out_task(
+            events.user, events.item, events.part, part_to_rank=part, num_users=num_users
         )
         scores = (
             popularity(train, num_items=num_items),
@@ -175,7 +180,7 @@ def test_the_baselines_reach_their_known_figures_on_movielens(tmp_path):
         events.user[is_train],
         events.item[is_train],
         rating[is_train],
-        num_users=len(dataset.users.ids),
+        num_users=num_users,
         num_items=num_items,
     )
     prediction = bias.predict(events.user[is_test], events.item[is_test])

@@ -12,8 +12,8 @@ from flm_torchrec.evaluation.ranking import (
     ItemLists,
     RankingTask,
     evaluate,
-    items_before,
-    leave_one_out_task,
+    held_out_task,
+    items_of_users,
     top_items,
 )
 
@@ -33,7 +33,7 @@ def as_rows(ragged):
 
 
 def events(num_users=23, seed=0):
-    """user, item, part, user_offsets of random users; user 5 has no events of parts 1 and 2."""
+    """user, item, part of random users; user 5 has no events of parts 1 and 2."""
     rng = np.random.default_rng(seed)
     user, item, part = [], [], []
     for row in range(1, num_users + 1):
@@ -41,9 +41,7 @@ def events(num_users=23, seed=0):
         user += [row] * len(met)
         item += met.tolist()
         part += [0] * len(met) if row == 5 else [0] * (len(met) - 2) + [1, 2]
-    user = np.array(user)
-    offsets = np.searchsorted(user, np.arange(num_users + 2))
-    return user, np.array(item), np.array(part, dtype=np.int8), offsets
+    return np.array(user), np.array(item), np.array(part, dtype=np.int8)
 
 
 def table_score(seed=0, levels=10**6):
@@ -52,19 +50,35 @@ def table_score(seed=0, levels=10**6):
     return lambda users: table[torch.from_numpy(users)]
 
 
-def test_a_leave_one_out_task_has_seen_all_earlier_parts():
+def test_a_held_out_task_has_seen_all_earlier_parts():
     user = np.array([1, 1, 1, 1, 2, 2, 3, 3, 3])
     item = np.array([4, 5, 6, 7, 8, 9, 1, 2, 3])
     part = np.array([0, 0, 1, 2, 0, 0, 0, 1, 2], dtype=np.int8)
-    offsets = np.array([0, 0, 4, 6, 9])
-    test = leave_one_out_task(user, item, part, offsets, part_to_rank=2)
+    test = held_out_task(user, item, part, part_to_rank=2, num_users=4)
     assert test.users.tolist() == [1, 3]
     assert as_rows(test.seen) == [[4, 5, 6], [1, 2]]
     assert as_rows(test.targets) == [[7], [3]]
-    validation = leave_one_out_task(user, item, part, offsets, part_to_rank=1)
+    validation = held_out_task(user, item, part, part_to_rank=1, num_users=4)
     assert as_rows(validation.seen) == [[4, 5], [1]]
     assert as_rows(validation.targets) == [[6], [2]]
-    assert as_rows(items_before(item, part, offsets, before_part=1)) == [[], [4, 5], [8, 9], [1]]
+
+
+def test_a_held_out_task_knows_what_was_wanted_and_what_repeats():
+    user = np.array([2, 1, 2, 0, 1, 2])
+    item = np.array([4, 5, 6, 7, 8, 9])
+    part = np.array([0, 0, 2, 2, 2, 2], dtype=np.int8)
+    is_wanted = np.array([1, 1, 1, 1, 0, 1], dtype=bool)
+    task = held_out_task(
+        user, item, part, part_to_rank=2, num_users=3, is_wanted=is_wanted, repeats=True
+    )
+    assert task.users.tolist() == [2]
+    assert as_rows(task.targets) == [[6, 9]]
+    assert as_rows(task.seen) == [[]]
+
+
+def test_items_of_users_keep_their_order():
+    lists = items_of_users(np.array([2, 0, 2]), np.array([9, 8, 7]), num_users=4)
+    assert as_rows(lists) == [[8], [], [9, 7], []]
 
 
 def test_lists_are_taken_in_any_order_and_more_than_once():
@@ -72,8 +86,8 @@ def test_lists_are_taken_in_any_order_and_more_than_once():
 
 
 def test_seen_items_and_the_unknown_item_are_not_ranked():
-    user, item, part, offsets = events()
-    task = leave_one_out_task(user, item, part, offsets, part_to_rank=2)
+    user, item, part = events()
+    task = held_out_task(user, item, part, part_to_rank=2, num_users=24)
     topk = evaluate(table_score(), task, num_items=NUM_ITEMS).topk
     assert (topk > 0).all()
     for row, seen in enumerate(as_rows(task.seen)):
@@ -81,8 +95,8 @@ def test_seen_items_and_the_unknown_item_are_not_ranked():
 
 
 def test_the_ranking_is_that_of_a_plain_sort():
-    user, item, part, offsets = events()
-    task = leave_one_out_task(user, item, part, offsets, part_to_rank=2)
+    user, item, part = events()
+    task = held_out_task(user, item, part, part_to_rank=2, num_users=24)
     score = table_score(levels=4)  # many ties
     result = evaluate(score, task, num_items=NUM_ITEMS, ks=(3, 10), block=7)
     for row, (seen, targets) in enumerate(
@@ -176,8 +190,8 @@ def on_ranks(world_size, task, block):
 
 @pytest.mark.parametrize(("world_size", "block"), [(2, 256), (2, 4), (3, 5), (7, 2)])
 def test_several_ranks_equal_one(world_size, block):
-    user, item, part, offsets = events()
-    task = leave_one_out_task(user, item, part, offsets, part_to_rank=2)
+    user, item, part = events()
+    task = held_out_task(user, item, part, part_to_rank=2, num_users=24)
     assert len(task.users) % world_size != 0 or world_size == 2
     alone = evaluate(table_score(), task, num_items=NUM_ITEMS)
     results, calls = on_ranks(world_size, task, block)
@@ -197,8 +211,8 @@ def test_more_ranks_than_users_is_fine():
 
 
 def test_users_keep_the_order_of_the_task():
-    user, item, part, offsets = events()
-    task = leave_one_out_task(user, item, part, offsets, part_to_rank=2)
+    user, item, part = events()
+    task = held_out_task(user, item, part, part_to_rank=2, num_users=24)
     turned = np.arange(len(task.users))[::-1]
     backwards = RankingTask(
         users=task.users[turned], seen=task.seen.take(turned), targets=task.targets.take(turned)

@@ -8,9 +8,14 @@ import torch
 from flm_torchrec.tasks.alignment import Alignment
 
 
-def loss(task: Alignment, item_views: torch.Tensor, aligned: list[int]) -> torch.Tensor:
+def loss(
+    task: Alignment,
+    item_views: torch.Tensor,
+    aligned: list[int],
+    present: torch.Tensor | None = None,
+) -> torch.Tensor:
     batch = tiny_model.batch([[1]], item_row=[0, 1, 2], aligned=aligned)
-    return task(tiny_model.views(item_views=item_views), batch)
+    return task(tiny_model.views(item_views=item_views, present=present), batch)
 
 
 def test_two_views_by_hand():
@@ -28,6 +33,15 @@ def test_three_views_are_the_mean_over_their_pairs():
     three = loss(task, torch.stack([rows, rows, rows[[0, 2, 1]]]), [1, 2])
     same, swapped = math.log(1 + math.exp(-2)), math.log(1 + math.exp(2))
     assert three.item() == pytest.approx((same + 2 * swapped) / 3)
+
+
+def test_a_row_counts_for_a_pair_of_views_only_where_it_has_both():
+    rows = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+    present = torch.tensor([[True, True, True], [False, True, True], [False, False, True]])
+    task = Alignment(temperature=0.5)
+    three = loss(task, torch.stack([rows, rows, rows]), [0, 1, 2], present)
+    # The first two views share rows 1 and 2, every other pair row 2 alone.
+    assert three.item() == pytest.approx(math.log(1 + math.exp(-2)) / 3)
 
 
 def test_only_the_aligned_rows_count():

@@ -1,11 +1,13 @@
 import math
+from dataclasses import replace
 
 import pytest
 import tiny
 import tiny_model
 import torch
 
-from flm_torchrec.tasks.ranking import Ranking, first_met
+from flm_torchrec.data.batch import FLMBatch
+from flm_torchrec.tasks.ranking import LoggedRanking, Ranking, edge_scores, first_met
 
 # One user, 3 items, one dimension: item i scores i x state; the unknown item would win if it could.
 ROW = torch.tensor([[50.0], [1.0], [2.0], [3.0]])
@@ -91,3 +93,30 @@ def test_the_loss_falls_where_each_item_follows_from_the_last(negatives):
     parts = tiny_model.parts(config, tiny.dataset(tiny.cycles()))
     losses = tiny_model.train(parts, steps=60)
     assert losses[-5:].mean() < 0.5 * losses[:3].mean()
+
+
+def shown() -> FLMBatch:
+    """User 0 took item 1 and passed over items 2 and 3; user 1 took item 2, shown alone."""
+    batch = tiny_model.batch([[1, 2], [3, 1]], item_row=ALL)
+    edges = tiny_model.edges(
+        torch.tensor([1, 2, 3, 2]),
+        user=torch.tensor([0, 0, 0, 1]),
+        step=torch.tensor([1, 1, 1, 0]),
+        weight=torch.tensor([0.75, 0.0, 0.0, 0.25]),
+        is_negative=torch.tensor([False, True, True, False]),
+    )
+    return replace(batch, edges=edges)
+
+
+def test_what_was_taken_is_ranked_above_what_was_passed_over():
+    views = tiny_model.views(states=STATES.expand(2, -1, -1), row=ROW)
+    assert edge_scores(views, shown()).tolist() == [2, 4, 6, 2]
+    expected = 0.75 * (log_sum(2, 4, 6) - 2)
+    assert LoggedRanking()(views, shown()).item() == pytest.approx(expected)
+
+
+def test_the_user_who_took_all_that_was_shown_gives_no_gradient():
+    states = STATES.repeat(2, 1, 1).requires_grad_()
+    LoggedRanking()(tiny_model.views(states=states, row=ROW), shown()).backward()
+    assert states.grad[0, 1] != 0
+    assert (states.grad[1] == 0).all()

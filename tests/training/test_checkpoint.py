@@ -237,3 +237,31 @@ def test_tables_of_another_rank_match_too(alone: Runtime, ranks: Ranks, tmp_path
     assert (len(first.loaded), first.fresh) == (8, [])
     for name in first.loaded:
         assert state[f"model.{name}"] == expected[f"model.{name}"]
+
+
+def grown_state(
+    runtime: Runtime, path: Path, sharding: str, rows: int
+) -> tuple[list[str], dict[str, object]]:
+    ROWS["item"], usual = rows, ROWS["item"]
+    try:
+        dmp, optimizer = make(runtime, sharding)
+        matched = checkpoint.load_matching(path, dmp, grown=True)
+        return matched.fresh, whole_state(dmp, optimizer)
+    finally:
+        ROWS["item"] = usual
+
+
+@pytest.mark.parametrize("sharding", ["table_wise", "row_wise", "column_wise", "data_parallel"])
+def test_a_table_that_has_grown_keeps_its_rows(
+    sharding: str, alone: Runtime, ranks: Ranks, tmp_path: Path
+) -> None:
+    expected = save_trained(alone, tmp_path, "table_wise")
+    name = "model.items.ebc.embedding_bags.item.weight"
+    (fresh, state), (_, other) = ranks.run(grown_state, tmp_path / "step-00000003", sharding, 37)
+    assert fresh == []
+    assert state == other
+    assert len(state[name]) == 37
+    assert state[name][:30] == expected[name]
+    assert state["model.users.ebc.embedding_bags.user.weight"] == (
+        expected["model.users.ebc.embedding_bags.user.weight"]
+    )

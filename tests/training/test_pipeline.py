@@ -1,7 +1,7 @@
 import pytest
 import torch
 from distributed.toy import Tower, Toy, batches, make, run
-from torch import Tensor
+from torch import Tensor, nn
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
@@ -79,3 +79,30 @@ def test_evaluating_between_steps_leaves_training_bit_equal(alone: Runtime) -> N
     assert losses == same_losses
     for name, value in parameters.items():
         assert torch.equal(value, same_parameters[name]), name
+
+
+class Bare(nn.Module):
+    """A model without tables."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 1)
+
+    def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        score = self.linear(batch)
+        return score.square().mean()[None], score.detach()
+
+
+def test_a_model_without_tables_is_trained_and_paused(alone: Runtime) -> None:
+    dmp, optimizer = make(alone, model=Bare())
+    pipeline = train_pipeline(dmp, optimizer, alone.device)
+    source = iter(torch.ones(4, 3, 2))
+    scores = [pipeline.progress(source)]
+    with paused(pipeline) as model:
+        assert not model.training
+        model(torch.zeros(1, 2))
+    scores += [pipeline.progress(source) for _ in range(3)]
+    assert dmp.training
+    sizes = [score.abs().mean().item() for score in scores]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < sizes[0]

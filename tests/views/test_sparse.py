@@ -4,8 +4,9 @@ from tiny_model import materialise
 from torch import nn
 from torchrec.modules.embedding_configs import EmbeddingBagConfig
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
+from torchrec.sparse.jagged_tensor import KeyedTensor
 
-from flm_torchrec.data.collate import features_kjt
+from flm_torchrec.data.kjt import features_kjt
 from flm_torchrec.views.sparse import SparseView, embedding_bags
 
 ITEMS = tiny.dataset().items
@@ -41,8 +42,8 @@ def test_a_row_is_the_sum_of_its_features_and_several_values_are_averaged():
     mean = (genres[1] + genres[2]) / 2
     torch.testing.assert_close(rows[0], ids[2] + mean)
     torch.testing.assert_close(rows[1], ids[4])  # item 4 has no genre
-    torch.testing.assert_close(per_feature[0], ids[[2, 4]])
-    torch.testing.assert_close(per_feature[1], torch.stack([mean, torch.zeros(8)]))
+    torch.testing.assert_close(per_feature[:, 0], ids[[2, 4]])
+    torch.testing.assert_close(per_feature[:, 1], torch.stack([mean, torch.zeros(8)]))
 
 
 def test_a_readers_own_tables_of_other_widths_and_any_name_are_projected():
@@ -56,9 +57,31 @@ def test_a_readers_own_tables_of_other_widths_and_any_name_are_projected():
     made = SparseView(EmbeddingBagCollection(tables=configs), dim=8)
     columns = {"type": ITEMS.columns["item_id"], "items": ITEMS.columns["item_id"]}
     rows, per_feature = made(features_kjt(columns, torch.tensor([3]).numpy()))
-    assert [embedding.shape for embedding in per_feature] == [(1, 4), (1, 8)]
     projection = next(module for module in made.modules() if isinstance(module, nn.Linear))
-    torch.testing.assert_close(rows, projection(per_feature[0]) + per_feature[1])
+    types, items = (made.ebc.embedding_bags[f"mine_{name}"].weight[3] for name in columns)
+    torch.testing.assert_close(per_feature, torch.stack([projection(types), items])[None])
+    torch.testing.assert_close(rows, per_feature.sum(1))
+
+
+def test_features_are_read_by_their_names_in_whatever_order_they_come():
+    made = view()
+    kjt = features_kjt(ITEMS.columns, torch.tensor([2, 4]).numpy())
+    pooled = made.ebc(kjt)
+    width = pooled.length_per_key()
+    genres, ids = pooled["genres"], pooled["item_id"]
+    other = KeyedTensor(["genres", "item_id"], width, torch.cat([genres, ids], dim=1))
+    torch.testing.assert_close(made.stack(other), made.features(kjt))
+
+
+def test_numbers_are_added_to_the_row_but_are_no_feature():
+    torch.manual_seed(0)
+    made = SparseView(embedding_bags("items", SIZES, dim=8), dim=8, num_numbers=2)
+    materialise(made)
+    kjt = features_kjt(ITEMS.columns, torch.tensor([2, 4]).numpy())
+    numbers = torch.tensor([[0.0, 0.0], [0.5, -1.0]])
+    rows, per_feature = made(kjt, numbers)
+    torch.testing.assert_close(rows - per_feature.sum(1), numbers @ made.numbers.weight.T)
+    assert made.numbers.weight.std() < 0.05  # as small as the rows of tables
 
 
 def test_every_table_gets_a_gradient():

@@ -8,7 +8,7 @@ from flm_torchrec.views.text import TextView, freeze
 TOKENS = torch.tensor([[2, 5, 8, 3], [2, 9, 3, 0]])
 ATTENTION = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
 NONE = torch.zeros(0, 1, dtype=torch.int64)
-NO_TEXT = TextRows(item=NONE[:, 0], tokens=NONE, attention=NONE)
+NO_TEXT = TextRows(item=NONE[:, 0], name=NONE[:, 0], tokens=NONE, attention=NONE)
 NOTHING_MASKED = MaskedText(tokens=NONE, attention=NONE, target=NONE)
 
 
@@ -32,27 +32,59 @@ def test_a_vector_is_the_mean_of_the_token_states_at_length_sqrt_h(view):
 
 
 def test_rows_are_projections_of_cached_vectors(view):
-    view.vectors = torch.randn(5, 16)
-    view.vectors[2] = 0
+    view.vectors = torch.randn(1, 5, 16)
+    view.vectors[0, 2] = 0
     item = torch.tensor([4, 2, 0])
     rows, has_text, states, embedding = view(item, NO_TEXT, NOTHING_MASKED)
-    torch.testing.assert_close(rows, view.project(view.vectors[item]))
-    assert has_text.tolist() == [True, False, True]
+    torch.testing.assert_close(rows, view.projections[0](view.vectors[:, item]))
+    assert has_text.tolist() == [[True, False, True]]
     assert states.shape == (0, 1, 16)
     assert embedding is view.encoder.get_input_embeddings().weight
 
 
 def test_fresh_rows_replace_the_cached_ones_and_carry_the_gradient(view):
-    cached = view.vectors = torch.randn(5, 16)
-    text = TextRows(item=torch.tensor([3, 1]), tokens=TOKENS, attention=ATTENTION)
-    rows, _, _, _ = view(torch.arange(5), text, NOTHING_MASKED)
-    torch.testing.assert_close(rows[[3, 1]], view.project(view.encode(TOKENS, ATTENTION)))
-    torch.testing.assert_close(rows[[0, 2, 4]], view.project(cached[[0, 2, 4]]))
+    cached = view.vectors = torch.randn(1, 5, 16)
+    text = rows_of_text([3, 1], [0, 0])
+    (rows,), _, _, _ = view(torch.arange(5), text, NOTHING_MASKED)
+    (project,) = view.projections
+    torch.testing.assert_close(rows[[3, 1]], project(view.encode(TOKENS, ATTENTION)))
+    torch.testing.assert_close(rows[[0, 2, 4]], project(cached[0, [0, 2, 4]]))
     rows[[0, 2, 4]].sum().backward(retain_graph=True)
     weight = view.encoder.encoder.layer[0].attention.self.query.weight
     assert weight.grad is None or weight.grad.abs().sum() == 0
     rows.square().sum().backward()
     assert weight.grad.abs().sum() > 0
+
+
+def rows_of_text(item: list[int], name: list[int]) -> TextRows:
+    return TextRows(
+        item=torch.tensor(item), name=torch.tensor(name), tokens=TOKENS, attention=ATTENTION
+    )
+
+
+def test_each_text_of_an_item_is_a_view_with_a_projection_of_its_own(view):
+    torch.manual_seed(1)
+    two = TextView(view.encoder, hidden=16, dim=8, names=("title", "plot")).eval()
+    cached = two.vectors = torch.randn(2, 5, 16)
+    cached[1, 4] = 0
+    fresh = two.encode(TOKENS, ATTENTION)  # the plot of item 3, the title of item 1
+    rows, has_text, _, _ = two(torch.arange(5), rows_of_text([3, 1], [1, 0]), NOTHING_MASKED)
+    title, plot = two.projections
+    torch.testing.assert_close(rows[0, [0, 2, 3, 4]], title(cached[0, [0, 2, 3, 4]]))
+    torch.testing.assert_close(rows[0, 1], title(fresh[1]))
+    torch.testing.assert_close(rows[1, :3], plot(cached[1, :3]))
+    torch.testing.assert_close(rows[1, 3], plot(fresh[0]))
+    assert has_text.tolist() == [[True] * 5, [True] * 4 + [False]]
+
+
+def test_a_corpus_without_items_is_only_masked(view):
+    alone = TextView(view.encoder, hidden=16, dim=8, names=()).eval()
+    masked = MaskedText(tokens=TOKENS, attention=ATTENTION, target=TOKENS)
+    rows, has_text, states, _ = alone(None, NO_TEXT, masked)
+    assert rows.shape == (0, 0, 8)
+    assert has_text.shape == (0, 0)
+    torch.testing.assert_close(states, alone.token_states(TOKENS, ATTENTION))
+    assert list(alone.projections.parameters()) == []
 
 
 def test_states_of_masked_texts_are_the_encoders_own(view):
@@ -66,8 +98,8 @@ def test_frozen_trains_nothing_and_has_no_dropout(view):
     freeze(view.encoder, "frozen", last=1)
     assert trained(view) == set()
     assert [name for name, p in view.named_parameters() if p.requires_grad] == [
-        "project.weight",
-        "project.bias",
+        "projections.0.weight",
+        "projections.0.bias",
     ]
     calm = view.encode(TOKENS, ATTENTION)
     view.train()
