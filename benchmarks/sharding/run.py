@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from flm_benchmarks.harness import processor
 from flm_benchmarks.sharding.model import IDS_PER_BAG, PooledModel, Work, batches
 from torch.distributed.elastic.multiprocessing.errors import record
 
@@ -96,14 +97,6 @@ def setting(runtime: Runtime, work: Work, steps: int) -> dict[str, Any]:
             "system": platform.platform(),
         },
     }
-
-
-def processor() -> str:
-    """The processor's name where Linux tells it, else its kind."""
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def as_table(lines: Sequence[dict[str, Any]]) -> str:

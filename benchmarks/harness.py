@@ -1,0 +1,47 @@
+"""What a benchmark leaves: benchmarks/results/AREA.json, with its setting and its bounds."""
+
+import json
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flm_apps.run_folder import setting
+
+from flm_torchrec.evaluation.report import plain
+from flm_torchrec.files import atomic_file
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def processor() -> str:
+    """The processor's name where Linux tells it, else its kind."""
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def write_results(
+    area: str,
+    *,
+    command: str,
+    seconds: float,
+    bounds: Sequence[dict[str, Any]],
+    records: Sequence[dict[str, Any]],
+) -> Path:
+    """Write the results of an area; -> the file."""
+    here = setting()
+    results = {
+        "command": command,
+        "machine": here["machine"] | {"processor": processor()},
+        "versions": here["versions"],
+        "seconds": seconds,
+        "bounds": list(bounds),
+        "records": list(records),
+    }
+    path = RESULTS / f"{area}.json"
+    path.parent.mkdir(exist_ok=True)
+    with atomic_file(path) as file:
+        file.write_text(json.dumps(plain(results), indent=1) + "\n", encoding="utf-8")
+    return path
