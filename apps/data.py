@@ -58,7 +58,7 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _infer(arguments: argparse.Namespace) -> int:
-    from flm_torchrec.data.infer import propose
+    from flm_torchrec.data.checking.infer import propose
     from flm_torchrec.files import atomic_file
 
     schema_file = arguments.folder / "schema.yaml"
@@ -75,7 +75,7 @@ def _infer(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from flm_torchrec.data.check import check
+    from flm_torchrec.data.checking.check import check
 
     report = check(arguments.folder)
     print(report.text())
@@ -91,7 +91,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
     start = time.perf_counter()
     mapper = map
     if arguments.dask is not None:
-        from flm_torchrec.data.engine import dask_mapper
+        from flm_torchrec.data.preparing.engine import dask_mapper
 
         mapper = dask_mapper(arguments.dask)
     dataset = prepare(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from distributed.pool import Ranks
+from two_ranks.pool import Ranks
 
 from flm_torchrec.data.sources.movielens import fetch_movielens_100k
 

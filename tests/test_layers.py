@@ -75,6 +75,14 @@ def test_imports_point_one_way(path):
     assert not forbidden, f"{name} imports {sorted(forbidden)}"
 
 
+def test_data_are_read_then_prepared_then_checked():
+    order = ["reading", "preparing", "checking"]
+    for place, name in enumerate(order):
+        later = {f"flm_torchrec.data.{other}" for other in order[place + 1 :]}
+        for path in sources(f"flm_torchrec/data/{name}"):
+            assert not [module for module in imports(path) if within(module, later)], path
+
+
 def test_torchx_is_imported_in_one_place():
     found = {
         path

@@ -8,7 +8,7 @@ import tiny
 import tiny_logs
 import tiny_model
 import torch
-from distributed.pool import Ranks
+from two_ranks.pool import Ranks
 
 from flm_torchrec.assemble import Assembly
 from flm_torchrec.data.dataset import TEST, Dataset

@@ -13,20 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flm_torchrec.data.bad_rows import write_quarantine
-from flm_torchrec.data.corpus import write_corpus
 from flm_torchrec.data.dataset import Dataset
-from flm_torchrec.data.entities import Catalogue, needs_table
-from flm_torchrec.data.fits import Fits
-from flm_torchrec.data.hashes import ContentHashes
-from flm_torchrec.data.interactions import write_no_interactions
-from flm_torchrec.data.location import Location
-from flm_torchrec.data.parts import Part, is_there, parts_of
-from flm_torchrec.data.prepare_log import split_log, write_log
+from flm_torchrec.data.preparing.corpus import write_corpus
+from flm_torchrec.data.preparing.entities import Catalogue, needs_table
+from flm_torchrec.data.preparing.fits import Fits
+from flm_torchrec.data.preparing.hashes import ContentHashes
+from flm_torchrec.data.preparing.interactions import write_no_interactions
+from flm_torchrec.data.preparing.prepare_log import split_log, write_log
+from flm_torchrec.data.preparing.split_file import split_file, write_split
+from flm_torchrec.data.preparing.stage_log import Mapper, log_path, stage_log
+from flm_torchrec.data.preparing.staging import staging_folder
+from flm_torchrec.data.reading.bad_rows import write_quarantine
+from flm_torchrec.data.reading.location import Location
+from flm_torchrec.data.reading.parts import Part, is_there, parts_of
 from flm_torchrec.data.schema import EntitySchema, Schema
-from flm_torchrec.data.split_file import split_file, write_split
-from flm_torchrec.data.stage_log import Mapper, log_path, stage_log
-from flm_torchrec.data.staging import staging_folder
 from flm_torchrec.data.storage import is_prepared, load, read_fingerprint, save_meta
 from flm_torchrec.errors import UserError
 from flm_torchrec.files import atomic_file, atomic_folder

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from distributed.pool import Ranks
 from flm_apps.recommend import as_table, best_items, user_rows
+from two_ranks.pool import Ranks
 
 from flm_torchrec.data.dataset import TEST
 from flm_torchrec.data.sampling import histories

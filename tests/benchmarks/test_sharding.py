@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed.pool import Ranks
 from flm_benchmarks.sharding import run
 from flm_benchmarks.sharding.model import IDS_PER_BAG, Work, batches
 from flm_benchmarks.sharding.run import main, measure
+from two_ranks.pool import Ranks
 
 from flm_torchrec.training.runtime import Runtime
 from flm_torchrec.training.sharding import SHARDING_TYPES

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from small_data import LOG, SMALL, write_folder
 
-from flm_torchrec.data import stage_log
 from flm_torchrec.data.prepare import prepare
+from flm_torchrec.data.preparing import stage_log
 from flm_torchrec.errors import UserError
 
 GOOD = LOG["interactions.csv"]

@@ -1,7 +1,7 @@
 import pytest
 from small_data import files_of, write_folder
 
-from flm_torchrec.data.check import check
+from flm_torchrec.data.checking.check import check
 from flm_torchrec.errors import UserError
 
 

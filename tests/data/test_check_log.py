@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flm_torchrec.data.check import check
+from flm_torchrec.data.checking.check import check
 
 SCHEMA = """items:
   id: item

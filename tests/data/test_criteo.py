@@ -5,7 +5,7 @@ import gzip
 import pandas as pd
 import pytest
 
-from flm_torchrec.data.check import check
+from flm_torchrec.data.checking.check import check
 from flm_torchrec.data.dataset import TEST, TRAIN, VALIDATION
 from flm_torchrec.data.prepare import prepare
 from flm_torchrec.data.schema import Feature, Hash, Schema

@@ -6,15 +6,15 @@ import sys
 import pytest
 from small_data import LOG, write_folder
 
-from flm_torchrec.data.engine import dask_mapper
 from flm_torchrec.data.prepare import prepare
+from flm_torchrec.data.preparing.engine import dask_mapper
 from flm_torchrec.errors import UserError
 
 # In a process of its own: a folder of the tests has the name of Dask's package.
 SCRIPT = """
 import sys
 from dask.distributed import LocalCluster
-from flm_torchrec.data.engine import dask_mapper
+from flm_torchrec.data.preparing.engine import dask_mapper
 from flm_torchrec.data.prepare import prepare
 from flm_torchrec.errors import UserError
 

@@ -3,7 +3,7 @@
 import os
 import time
 
-from flm_torchrec.data.hashes import ContentHashes
+from flm_torchrec.data.preparing.hashes import ContentHashes
 
 
 def test_a_file_is_read_once_and_again_when_it_changed(tmp_path):

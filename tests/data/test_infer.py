@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flm_torchrec.data.infer import infer, propose
+from flm_torchrec.data.checking.infer import infer, propose
 from flm_torchrec.data.schema import Feature, Reviews, Schema
 from flm_torchrec.errors import UserError
 from flm_torchrec.typed_yaml import load_yaml

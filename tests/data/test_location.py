@@ -6,8 +6,8 @@ import fsspec
 import pytest
 from small_data import LOG, SMALL, write_folder
 
-from flm_torchrec.data.location import Location
 from flm_torchrec.data.prepare import prepare
+from flm_torchrec.data.reading.location import Location
 from flm_torchrec.errors import UserError
 
 

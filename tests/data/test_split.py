@@ -8,9 +8,9 @@ from small_data import LOG, write_folder
 
 from flm_torchrec.data.dataset import TEST, TRAIN, VALIDATION
 from flm_torchrec.data.prepare import prepare
+from flm_torchrec.data.preparing.split import by_user_time, drawn, latest
+from flm_torchrec.data.preparing.split import leave_one_out as by_order
 from flm_torchrec.data.schema import Split
-from flm_torchrec.data.split import by_user_time, drawn, latest
-from flm_torchrec.data.split import leave_one_out as by_order
 from flm_torchrec.errors import UserError
 
 

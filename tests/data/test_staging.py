@@ -14,9 +14,10 @@ import pytest
 from pyarrow import parquet
 from small_data import LOG, SMALL, files_of, write_folder
 
-from flm_torchrec.data import stage_log, tables
 from flm_torchrec.data.dataset import TRAIN, Dataset
 from flm_torchrec.data.prepare import prepare
+from flm_torchrec.data.preparing import stage_log
+from flm_torchrec.data.reading import tables
 from flm_torchrec.errors import UserError
 
 

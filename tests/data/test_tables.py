@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from flm_torchrec.data.tables import Table, read_chunks, read_table
+from flm_torchrec.data.reading.tables import Table, read_chunks, read_table
 from flm_torchrec.errors import UserError
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from flm_torchrec.data.preparing.vocabulary import Buckets, Scale, Vocabulary, hash_rows
 from flm_torchrec.data.schema import Hash
-from flm_torchrec.data.vocabulary import Buckets, Scale, Vocabulary, hash_rows
 
 
 def test_values_have_rows_from_one_in_order():

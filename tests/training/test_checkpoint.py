@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed.pool import Ranks
-from distributed.toy import ROWS, Toy, make, run
-from distributed.whole import whole_state
 from torch import nn
+from two_ranks.pool import Ranks
+from two_ranks.toy import ROWS, Toy, make, run
+from two_ranks.whole import whole_state
 
 from flm_torchrec.errors import UserError
 from flm_torchrec.training import checkpoint

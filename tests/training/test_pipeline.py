@@ -1,9 +1,9 @@
 import pytest
 import torch
-from distributed.toy import Tower, Toy, batches, make, run
 from torch import Tensor, nn
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+from two_ranks.toy import Tower, Toy, batches, make, run
 
 from flm_torchrec.training.loop import train
 from flm_torchrec.training.pipeline import paused, train_pipeline

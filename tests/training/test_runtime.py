@@ -3,7 +3,7 @@ import socket
 import pytest
 import torch
 import torch.distributed as dist
-from distributed.pool import Ranks
+from two_ranks.pool import Ranks
 
 from flm_torchrec.errors import UserError
 from flm_torchrec.training.runtime import Runtime, all_gather, barrier, start

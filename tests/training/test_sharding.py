@@ -2,8 +2,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from distributed.pool import Ranks
-from distributed.toy import DENSE_LR, ROWS, SPARSE_LR, make, run
+from two_ranks.pool import Ranks
+from two_ranks.toy import DENSE_LR, ROWS, SPARSE_LR, make, run
 
 from flm_torchrec.errors import UserError
 from flm_torchrec.training.optimizers import DenseOptimizer, scale_dense_lr

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
-from flm_torchrec.data.infer import Proposal
+from flm_torchrec.data.checking.infer import Proposal
 from flm_torchrec.data.schema import Schema
 from flm_torchrec.errors import UserError
 from flm_torchrec.files import atomic_folder

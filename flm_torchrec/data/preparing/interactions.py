@@ -1,0 +1,161 @@
+"""From the staged interactions to the arrays of `Interactions`, written one at a time: no two
+columns of a large table are in memory together."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flm_torchrec.data.dataset import TRAIN, Column
+from flm_torchrec.data.preparing.fit_features import fit_features, reordered
+from flm_torchrec.data.preparing.fits import Fits
+from flm_torchrec.data.preparing.labels import Labels
+from flm_torchrec.data.preparing.staging import StagedLog
+from flm_torchrec.data.schema import ALL, NONE, Feature, InteractionSchema
+from flm_torchrec.data.storage import ARRAYS, save_array, save_column
+from flm_torchrec.errors import UserError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """The interactions with the rows of users and items known, in the source's order."""
+
+    path: str  # what messages call the table
+    names: InteractionSchema
+    staged: StagedLog
+    source_row: NDArray[np.int64]  # (n,)
+    user: NDArray[np.int32] | None  # (n,) rows
+    item: NDArray[np.int32] | None  # (n,) rows
+    time: NDArray[np.float64] | None  # (n,) seconds
+    by_user: NDArray[np.int64] | None  # (n,) the order by user and time
+    part: NDArray[np.int8]  # (n,)
+    num_users: int  # rows, the unknown one included
+    num_items: int
+
+    @property
+    def num_rows(self) -> int:
+        """The interactions, without bad rows."""
+        return len(self.source_row)
+
+    def is_true(self, name: str, text: str) -> NDArray[np.bool_]:
+        """(n,) where the predicate that was staged as `name` holds."""
+        if text in (ALL, NONE):
+            return np.full(self.num_rows, text == ALL)
+        return self.staged.columns.array(name)
+
+
+def check_repeats(log: Log) -> None:
+    """Raise where a user meets an item twice though the schema rules it out."""
+    if log.names.repeats or log.user is None or log.item is None:
+        return
+    key = log.user.astype(np.int64) * log.num_items + log.item
+    ordered = np.sort(key)
+    if not (ordered[1:] == ordered[:-1]).any():
+        return
+    order = np.argsort(key, kind="stable")
+    place = int(np.argmax(np.diff(key[order]) == 0))
+    first, second = log.source_row[order[place : place + 2]] + 1
+    raise UserError(
+        f"{log.path}: data row {second}, column '{log.names.item}': this user met this item in "
+        f"data row {first} already, but schema.yaml says interactions.repeats: false"
+    )
+
+
+def write_interactions(log: Log, fits: Fits, folder: Path) -> dict[str, Any]:
+    """Write all arrays into the prepared folder; gives what is to be said of them in its meta."""
+    zeros = np.zeros(log.num_rows, np.int32)
+    order = log.by_user if log.names.order == "by_user" else None
+
+    def put(name: str, values: NDArray) -> None:
+        save_array(folder, name, values if order is None else values[order])
+
+    for name, values in (("user", log.user), ("item", log.item), ("time", log.time)):
+        values = zeros if values is None else values if order is None else values[order]
+        save_array(folder, name, np.floor(values).astype(np.int64))
+    put("source_row", log.source_row)
+    put("part", log.part)
+    put("positive", log.is_true("positive", log.names.positives))
+    for name, values in histories(log).items():
+        save_array(folder, name, values)
+    labels = Labels(log.path, log.part == TRAIN)
+    for place, (name, label) in enumerate(log.names.labels.items()):
+        put(f"label {place}", labels.fit(log.staged.columns, name, label, fits))
+    return {
+        "labels": list(log.names.labels),
+        "levels": {name: levels.tolist() for name, levels in labels.levels.items()},
+        "moments": labels.moments,
+        "context": _write_context(log, order, fits, folder),
+    }
+
+
+def histories(log: Log) -> dict[str, NDArray[np.int64]]:
+    """`events`, `user_offsets` and `before`."""
+    is_event = log.is_true("history", log.names.history)
+    if log.names.history == NONE or log.user is None or log.by_user is None:
+        nothing = np.zeros(0, np.int64)
+        offsets = np.zeros(log.num_users + 1, np.int64)
+        before = np.zeros(log.num_rows, np.int64)
+        return {"events": nothing, "user_offsets": offsets, "before": before}
+    order = log.by_user
+    user, is_event = log.user[order], is_event[order]
+    events = np.flatnonzero(is_event)
+    counts = np.bincount(user[events], minlength=log.num_users)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    before = np.cumsum(is_event) - is_event - offsets[user]
+    if log.names.order == "by_log":
+        assert log.time is not None, "there is an order by it"
+        # Only what came strictly before: as many as the first of those at that time has.
+        time = log.time[order]
+        is_new = np.r_[True, (user[1:] != user[:-1]) | (time[1:] != time[:-1])]
+        first = np.maximum.accumulate(np.where(is_new, np.arange(len(user)), 0))
+        in_order = before[first]
+        before[order] = in_order
+        events = order[events]
+    return {"events": events, "user_offsets": offsets, "before": before}
+
+
+def _features(log: Log, fits: Fits) -> Iterator[tuple[str, Any]]:
+    is_train = log.part == TRAIN
+    return fit_features(log.staged.columns, log.names.context, is_train, fits, "context")
+
+
+def _width(log: Log, features: dict[str, Feature]) -> int:
+    """How many numbers the context has."""
+    vectors = [name for name, feature in features.items() if feature.kind == "vector"]
+    numeric = sum(feature.kind == "numeric" for feature in features.values())
+    return numeric + sum(log.staged.columns.width(f"feature {name}") for name in vectors)
+
+
+def _write_context(
+    log: Log, order: NDArray[np.int64] | None, fits: Fits, folder: Path
+) -> dict[str, int]:
+    """Write columns and numbers; name -> rows of the table of each column."""
+    shape = (log.num_rows, _width(log, log.names.context))
+    path = folder / "interactions numbers.npy"
+    numbers = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    sizes: dict[str, int] = {}
+    first = 0
+    for name, found in _features(log, fits):
+        if isinstance(found, Column):
+            column = found if order is None else reordered(found, order)
+            sizes[name] = save_column(folder, f"context {len(sizes)}", column)
+        else:
+            block = found.reshape(log.num_rows, -1)
+            stop = first + block.shape[1]
+            numbers[:, first:stop] = block if order is None else block[order]
+            first = stop
+    numbers.flush()
+    return sizes
+
+
+def write_no_interactions(folder: Path) -> dict[str, Any]:
+    """Write those of a data set that is only a corpus."""
+    arrays = dict.fromkeys(ARRAYS, np.zeros(0, np.int64))
+    arrays |= {"part": np.zeros(0, np.int8), "positive": np.zeros(0, np.bool_)}
+    arrays |= {"numbers": np.zeros((0, 0), np.float32), "user_offsets": np.zeros(2, np.int64)}
+    for name, array in arrays.items():
+        save_array(folder, name, array)
+    return {"labels": [], "levels": {}, "moments": {}, "context": {}}

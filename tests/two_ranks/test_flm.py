@@ -1,0 +1,127 @@
+"""The whole model on real data: two ranks train as one does, and nothing one rank lacks hangs."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from two_ranks.pool import Ranks
+
+from flm_torchrec.assemble import Assembly, assemble
+from flm_torchrec.config import RunConfig
+from flm_torchrec.data.batch import FLMBatch
+from flm_torchrec.data.sampling import UserSampler
+from flm_torchrec.measure import ranking_quality
+from flm_torchrec.training import checkpoint
+from flm_torchrec.training.loop import train
+from flm_torchrec.training.pipeline import train_pipeline
+from flm_torchrec.training.runtime import Runtime
+from flm_torchrec.training.sharding import list_optimizers
+
+STEPS = 20
+
+
+def config(data: Path, encoder: Path) -> RunConfig:
+    return RunConfig.model_validate(
+        {
+            "data": {"path": str(data), "users": 8, "window": 8},
+            "views": {
+                "width": 16,
+                "view_dropout": 0.0,
+                "text": {"encoder": str(encoder), "max_tokens": 8},
+                "history": {"layers": 1, "dropout": 0.0},
+            },
+            "tasks": {
+                "rank": {},
+                "align": {"items": 32},
+                "mlm": {"texts": 4},
+                "heads": {"hidden": 16, "width": 8, "dropout": 0.0},
+            },
+            "train": {"steps": STEPS},
+        }
+    )
+
+
+def losses_of(assembly: Assembly, *, lacking: str = "") -> list[list[float]]:
+    """This rank's losses, step by step."""
+    sampler = UserSampler(assembly.collator.seqs, users=8, window=8, reverse=0.25, seed=0)
+    pipeline = train_pipeline(assembly.dmp, assembly.optimizer, assembly.runtime.device)
+    losses: list[list[float]] = []
+    train(
+        pipeline,
+        (without(assembly.collator.step(sampler, step), lacking) for step in range(STEPS)),
+        start=0,
+        steps=STEPS,
+        on_step=lambda _, output: losses.append(output.losses.tolist()),
+        seed=0,
+    )
+    pipeline.detach()
+    return losses
+
+
+def without(batch: FLMBatch, what: str) -> FLMBatch:
+    if what == "labels":
+        none = torch.zeros_like(batch.edges.label_weight)
+        return replace(batch, edges=replace(batch.edges, label_weight=none))
+    return batch
+
+
+def save_start(runtime: Runtime, config: RunConfig, folder: Path) -> None:
+    assembly = assemble(config, runtime)
+    checkpoint.save(folder, 0, assembly.dmp, assembly.optimizer, keep=1, meta={})
+
+
+def train_from_start(
+    runtime: Runtime, config: RunConfig, folder: Path
+) -> tuple[list[list[float]], dict[str, float]]:
+    assembly = assemble(config, runtime)
+    path = checkpoint.latest(folder)
+    assert path is not None
+    checkpoint.load(path, assembly.dmp, assembly.optimizer)
+    assembly.refresh_text(keep=False)
+    optimizers = list_optimizers(assembly.dmp, assembly.optimizer)
+    names = {name for name, _ in assembly.dmp.named_parameters()}
+    assert optimizers.keys() == names
+    for name, (kind, lr) in optimizers.items():
+        is_frozen = ".encoder." in name
+        assert (kind == "frozen") == is_frozen, name
+        expected = 0.0 if is_frozen else 0.05 if ".ebc." in name else 2e-3
+        assert lr == pytest.approx(expected), (name, kind)
+    losses = losses_of(assembly)
+    return losses, ranking_quality(assembly, part="validation").mean
+
+
+def test_two_ranks_train_and_rank_as_one_rank_does(
+    alone: Runtime, ranks: Ranks, ml100k: Path, encoder_folder: Path, tmp_path: Path
+) -> None:
+    run = config(ml100k, encoder_folder)
+    save_start(alone, run, tmp_path)
+    expected, quality = train_from_start(alone, run, tmp_path)
+    (first, first_quality), (second, second_quality) = ranks.run(train_from_start, run, tmp_path)
+    mean = (torch.tensor(first) + torch.tensor(second)) / 2
+    torch.testing.assert_close(mean, torch.tensor(expected), rtol=1e-3, atol=1e-4)
+    assert mean[-1].sum() < mean[0].sum()
+    assert first_quality == second_quality
+    assert first_quality == pytest.approx(quality, abs=2e-3)
+
+
+def train_lacking(runtime: Runtime, config: RunConfig, what: str) -> Any:
+    assembly = assemble(config, runtime)
+    assembly.refresh_text(keep=False)
+    view = assembly.model.flm.text_view
+    assert view is not None
+    if what == "text" and runtime.rank == 1:
+        view.vectors.zero_()
+    return losses_of(assembly, lacking=what if runtime.rank == 1 else "")
+
+
+@pytest.mark.parametrize("what", ["text", "labels"])
+def test_what_is_missing_on_one_rank_only_does_not_hang(
+    what: str, ranks: Ranks, ml100k: Path, encoder_folder: Path
+) -> None:
+    first, second = ranks.run(train_lacking, config(ml100k, encoder_folder), what)
+    assert torch.tensor(first).isfinite().all()
+    assert torch.tensor(second).isfinite().all()
+    if what == "labels":
+        assert torch.tensor(second)[:, -2:].abs().sum() == 0
