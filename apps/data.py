@@ -94,9 +94,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
         from flm_torchrec.data.preparing.engine import dask_mapper
 
         mapper = dask_mapper(arguments.dask)
-    dataset = prepare(
-        arguments.folder, grow_from=arguments.grow_from, mapper=mapper, progress=print
-    )
+    dataset = prepare(arguments.folder, mapper=mapper, progress=print)
     counts = []
     for name, entity in (("users", dataset.users), ("items", dataset.items)):
         if entity is not None:
@@ -169,7 +167,6 @@ def _parser() -> argparse.ArgumentParser:
     infer.add_argument("--write", action="store_true", help="as schema.yaml of the folder")
     check = verbs.add_parser("check", help="report what a folder holds, and what is wrong in it")
     ready = verbs.add_parser("prepare", help="split a folder and prepare it for training")
-    ready.add_argument("--grow-from", metavar="DIR", help="keep the rows of that folder's ids")
     ready.add_argument("--dask", metavar="ADDRESS", help="scheduler of the machines to work on")
     for verb in (infer, check):
         verb.add_argument("folder", type=Path)

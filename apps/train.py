@@ -76,8 +76,8 @@ def begin(assembly: Assembly, run: Path, *, resume: bool) -> int:
                 "one of its checkpoints, or null to start from nothing"
             )
         source = source or config.init
-        assembly.check_data(source)
-        matched = checkpoint.load_matching(source, assembly.dmp)
+        assembly.check_data(source, earlier=True)
+        matched = checkpoint.load_matching(source, assembly.dmp, grown=True)
         if is_first:
             print(f"from {source}: {len(matched.loaded)} parameters, {len(matched.fresh)} fresh")
             for name in matched.loaded:

@@ -77,11 +77,13 @@ class Assembly:
         )
         view.vectors = vectors.to(self.runtime.device)
 
-    def check_data(self, path: Path) -> None:
-        """Raise UserError unless the checkpoint at `path` was trained on this data: rows of other
-        data would be other users and items."""
+    def check_data(self, path: Path, *, earlier: bool = False) -> None:
+        """Raise UserError unless the checkpoint at `path` was trained on this data, or with
+        `earlier` on data that this has grown from: rows of other data would be other users and
+        items."""
         trained_on = checkpoint.read_meta(path).get("fingerprint")
-        if trained_on != self.dataset.fingerprint:
+        known = {self.dataset.fingerprint, *(self.dataset.grown_from if earlier else ())}
+        if trained_on not in known:
             raise UserError(
                 f"checkpoint {path}: was trained on data {trained_on}, {self.config.data.path} "
                 f"holds {self.dataset.fingerprint}; allowed: the data as it was when prepared"

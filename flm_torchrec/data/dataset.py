@@ -83,3 +83,4 @@ class Dataset:
     moments: dict[str, tuple[float, float]]  # training mean and standard deviation of real labels
     corpus: list[str]  # texts of no item
     fingerprint: str  # of the inputs, the schema and the split
+    grown_from: tuple[str, ...] = ()  # those of the data whose vocabularies these go on from

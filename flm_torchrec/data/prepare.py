@@ -27,19 +27,18 @@ from flm_torchrec.data.reading.bad_rows import write_quarantine
 from flm_torchrec.data.reading.location import Location
 from flm_torchrec.data.reading.parts import Part, is_there, parts_of
 from flm_torchrec.data.schema import EntitySchema, Schema
-from flm_torchrec.data.storage import is_prepared, load, read_fingerprint, save_meta
+from flm_torchrec.data.storage import is_prepared, load, read_fingerprints, save_meta
 from flm_torchrec.errors import UserError
 from flm_torchrec.files import atomic_file, atomic_folder
 from flm_torchrec.typed_yaml import load_yaml
 
-_FORMAT = 3  # of the prepared folder; a change makes the old ones stale
+_FORMAT = 4  # of the prepared folder; a change makes the old ones stale
 Progress = Callable[[str], None]
 
 
 def prepare(
     folder: Path | str,
     *,
-    grow_from: Path | str | None = None,
     mapper: Mapper = map,
     progress: Progress | None = None,
 ) -> Dataset:
@@ -47,24 +46,32 @@ def prepare(
 
     Beside the tables it writes splits/KIND.parquet, unless the file is there already: then it
     decides. Bad data raise `UserError` and leave the folder as it was. `folder` is a path, or a
-    URL that fsspec knows; then all is written into a local cache. `grow_from` is a data folder or
-    a prepared one, whose vocabularies keep their rows and grow. `mapper` reads the pieces of the
+    URL that fsspec knows; then all is written into a local cache. `mapper` reads the pieces of the
     interactions, in other processes if it likes; `progress` is told what has been done.
     """
-    return load(_prepared(folder, grow_from, mapper, progress or (lambda _: None)))
+    return load(_prepared(folder, mapper, progress or (lambda _: None), ()))
 
 
 def _prepared(
-    folder: Path | str, grow_from: Path | str | None, mapper: Mapper, progress: Progress
+    folder: Path | str, mapper: Mapper, progress: Progress, later: tuple[str, ...]
 ) -> Path:
-    """The prepared folder."""
+    """The prepared folder; `later` are those that grow from it."""
     location = Location.of(folder)
     if not location.exists():
         raise UserError(f"{folder}: there is no such folder of users, items, interactions")
     schema = _schema(location)
-    earlier = None if grow_from is None else Path(grow_from)
-    if earlier is None or not is_prepared(earlier):
-        earlier = None if grow_from is None else _prepared(grow_from, None, mapper, progress)
+    earlier = None
+    if schema.grow_from is not None:
+        later = (*later, location.url)
+        before = location.beside(schema.grow_from)
+        if before in later:
+            raise UserError(
+                f"{location.path('schema.yaml')}: grow_from: {schema.grow_from} grows from this "
+                "folder itself; allowed: data that was there before"
+            )
+        earlier = Path(before)
+        if not is_prepared(earlier):
+            earlier = _prepared(before, mapper, progress, later)
     job = _Job(location, schema, earlier, ContentHashes(location.made / "prepared" / "hashes.json"))
     ready = job.ready()
     if ready is None or not ready.exists():
@@ -115,6 +122,10 @@ class _Job:
         both = {"users": self.schema.users, "items": self.schema.items}
         return {name: schema for name, schema in both.items() if schema is not None}
 
+    def grown_from(self) -> list[str]:
+        """The fingerprints of the data that came before."""
+        return [] if self.earlier is None else read_fingerprints(self.earlier)
+
     def _parts(self) -> list[Part]:
         names = [
             name
@@ -127,8 +138,10 @@ class _Job:
 
     def key(self) -> str:
         """A hash of all that decides, but for the split."""
-        grown = "" if self.earlier is None else read_fingerprint(self.earlier)
-        digest = hashlib.sha256(f"{_FORMAT} {self.schema.model_dump_json()} {grown}".encode())
+        # Where the earlier data lie is nobody's matter.
+        schema = self.schema.model_dump_json(exclude={"grow_from"})
+        grown = " ".join(self.grown_from())
+        digest = hashlib.sha256(f"{_FORMAT} {schema} {grown}".encode())
         for part in self._parts():
             digest.update(f"{part.file} {self.hashes.of(part.location, part.file)} ".encode())
         return digest.hexdigest()[:16]
@@ -193,4 +206,5 @@ class _Job:
             count = write_corpus(self.location, self.schema.corpus, folder)
             progress(f"corpus: {count:,} texts")
         schema = self.schema.model_dump(mode="json")
-        save_meta(folder, fingerprint=fingerprint, schema=schema, **meta)
+        given = {"fingerprint": fingerprint, "grown_from": self.grown_from(), "schema": schema}
+        save_meta(folder, **given, **meta)

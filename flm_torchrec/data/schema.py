@@ -210,6 +210,7 @@ class Schema(Strict):
     corpus: str | None = None  # template over the columns of corpus; of .txt files "{text}"
     split: Annotated[Split | None, BeforeValidator(_kind_alone)] = None
     on_bad_rows: Literal["error", "skip", "quarantine"] = "error"
+    grow_from: str | None = None  # a folder, seen from this one, whose vocabularies keep their rows
 
     @field_validator("corpus")
     @classmethod

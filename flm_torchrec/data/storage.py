@@ -60,9 +60,10 @@ def is_prepared(folder: Path) -> bool:
     return (folder / "meta.json").is_file()
 
 
-def read_fingerprint(folder: Path) -> str:
-    """That of a prepared folder."""
-    return json.loads((folder / "meta.json").read_text(encoding="utf-8"))["fingerprint"]
+def read_fingerprints(folder: Path) -> list[str]:
+    """That of a prepared folder, and those of the data that it has grown from."""
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    return [meta["fingerprint"], *meta["grown_from"]]
 
 
 def _load_array(file: Path) -> NDArray:
@@ -126,4 +127,5 @@ def load(folder: Path) -> Dataset:
         moments={name: (mean, std) for name, (mean, std) in meta["moments"].items()},
         corpus=parquet.read_table(corpus)["text"].to_pylist() if corpus.exists() else [],
         fingerprint=meta["fingerprint"],
+        grown_from=tuple(meta["grown_from"]),
     )

@@ -1,6 +1,7 @@
 """`prepare` of users and items: what lacks a row, features of every kind, what grows."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +141,11 @@ def test_what_grows_from_earlier_data_keeps_its_rows(tmp_path, place):
     if place == "prepared":
         earlier = earlier / "prepared" / first.fingerprint
     folder = later(tmp_path / "later")
-    grown = prepare(folder, grow_from=earlier)
+    anew = prepare(folder)
+    schema = folder / "schema.yaml"
+    schema.write_text(f"{schema.read_text()}grow_from: {os.path.relpath(earlier, folder)}\n")
+    grown = prepare(folder)
+    assert grown.grown_from == (first.fingerprint,)
     assert grown.users.columns["user_id"].values.tolist() == [0, 1, 2, 3, 0, 4]
     assert grown.items.columns["item_id"].values.tolist() == [0, 1, 2, 3, 0, 0, 0]
     genres = grown.items.columns["genres"]
@@ -151,10 +156,18 @@ def test_what_grows_from_earlier_data_keeps_its_rows(tmp_path, place):
         grown.users.columns["age"].values[1:5].tolist()
         == first.users.columns["age"].values[1:].tolist()
     )
-    anew = prepare(folder)
+    assert anew.grown_from == ()
     assert anew.fingerprint != grown.fingerprint
     assert anew.users.columns["user_id"].values.tolist() == [0, 2, 3, 4, 0, 1]
-    assert prepare(folder, grow_from=earlier).fingerprint == grown.fingerprint
+    assert prepare(folder).fingerprint == grown.fingerprint
+
+
+def test_data_that_grow_from_themselves_are_refused(tmp_path):
+    folder = write_folder(tmp_path / "one")
+    schema = folder / "schema.yaml"
+    schema.write_text(f"{schema.read_text()}grow_from: ../one\n")
+    with pytest.raises(UserError, match=r"grow_from: \.\./one grows from this folder itself"):
+        prepare(folder)
 
 
 def test_vocabularies_are_files_of_the_prepared_folder(tmp_path):

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 import pyarrow as pa
 
 from flm_torchrec.data.preparing.features import feature_arrays, vector_width
+from flm_torchrec.data.preparing.templates import rendered
 from flm_torchrec.data.reading.conditions import holds
 from flm_torchrec.data.reading.tables import Table
-from flm_torchrec.data.reading.templates import rendered
 from flm_torchrec.data.schema import (
     ALL,
     NONE,

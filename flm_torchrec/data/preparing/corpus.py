@@ -5,9 +5,9 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
+from flm_torchrec.data.preparing.templates import rendered
 from flm_torchrec.data.reading.location import Location
 from flm_torchrec.data.reading.tables import read_chunks
-from flm_torchrec.data.reading.templates import rendered
 from flm_torchrec.errors import UserError
 
 FILE = "corpus.parquet"

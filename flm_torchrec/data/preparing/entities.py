@@ -19,11 +19,11 @@ from flm_torchrec.data.preparing.features import (
 )
 from flm_torchrec.data.preparing.fit_features import fit_features
 from flm_torchrec.data.preparing.fits import Fits
+from flm_torchrec.data.preparing.templates import rendered
 from flm_torchrec.data.preparing.vocabulary import of_one_type
 from flm_torchrec.data.reading.location import Location
 from flm_torchrec.data.reading.parts import is_there
 from flm_torchrec.data.reading.tables import Table, read_table
-from flm_torchrec.data.reading.templates import rendered
 from flm_torchrec.data.schema import EntitySchema, Feature, ItemSchema, Reviews
 from flm_torchrec.errors import UserError
 

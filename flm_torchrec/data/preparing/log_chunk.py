@@ -14,10 +14,10 @@ import pyarrow as pa
 from flm_torchrec.data.compute import pc
 from flm_torchrec.data.predicate import parse_predicate
 from flm_torchrec.data.preparing.features import encoded, feature_arrays, stored_features
+from flm_torchrec.data.preparing.templates import rendered
 from flm_torchrec.data.preparing.vocabulary import of_one_type
 from flm_torchrec.data.reading.conditions import holds
 from flm_torchrec.data.reading.tables import Table, discrete_type
-from flm_torchrec.data.reading.templates import rendered
 from flm_torchrec.data.schema import (
     ALL,
     ALWAYS,

@@ -46,6 +46,12 @@ class Location:
         """What a file is called, and for a local one its path."""
         return Path(self.url) / file if self.is_local else f"{self.url}/{file}"
 
+    def beside(self, folder: str) -> str:
+        """A path or URL as it is seen from this folder."""
+        if "://" in folder or Path(folder).is_absolute():
+            return folder
+        return os.path.normpath(self.path(folder)) if self.is_local else f"{self.url}/{folder}"
+
     def exists(self) -> bool:
         """Whether there is such a folder."""
         if self.is_local:
