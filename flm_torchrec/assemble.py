@@ -17,6 +17,7 @@ from flm_torchrec.config import RunConfig
 from flm_torchrec.data.collate import Collator
 from flm_torchrec.data.dataset import Dataset
 from flm_torchrec.data.prepare import prepare
+from flm_torchrec.data.reading.location import Location
 from flm_torchrec.data.sampling import LogSampler, UserSampler
 from flm_torchrec.encoder import load_encoder, tokenised
 from flm_torchrec.errors import UserError
@@ -70,7 +71,7 @@ class Assembly:
         vectors = text_vectors(
             view,
             texts,
-            folder=self.config.data.path / "prepared" if keep else None,
+            folder=Location.of(self.config.data.path).made / "prepared" if keep else None,
             rank=self.runtime.rank,
             world_size=self.runtime.world_size,
             gather=all_gather,

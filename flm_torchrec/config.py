@@ -26,7 +26,7 @@ ShardingName = Literal[
 class DataConfig(Strict):
     """Which data, and how much of it a step sees."""
 
-    path: Path  # a folder that `flm data prepare` can read
+    path: str  # a folder that `flm data prepare` can read, here or wherever fsspec reaches
     users: Positive = 16  # U: users a step, over all ranks; with order: by_user
     rows: Positive = 4096  # E: interactions a step, over all ranks; with order: by_log
     window: Count = 64  # L: events of each user a step; 0: no histories

@@ -13,7 +13,8 @@ from fsspec.core import url_to_fs
 from flm_torchrec.errors import UserError
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Where downloads and what is made of remote folders are kept."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "flm_torchrec"
 
@@ -35,7 +36,7 @@ class Location:
             return cls(url, Path(folder))
         url = url.rstrip("/")
         digest = hashlib.sha256(url.encode()).hexdigest()[:16]
-        return cls(url, _cache_folder() / "prepared" / digest)
+        return cls(url, cache_folder() / "prepared" / digest)
 
     @property
     def is_local(self) -> bool:

