@@ -139,3 +139,13 @@ def test_a_broken_line_is_told(tmp_path, old, new, message):
 def test_reviews_without_a_line_are_told(tmp_path):
     with pytest.raises(UserError, match=r"reviews\.json: has no data rows"):
         converted(tmp_path, "\n\n")
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_whether_users_review_an_item_again_is_written_into_the_schema(tmp_path, twice):
+    records = [*OF_2014, *([OF_2014[0]] if twice else [])]
+    file = tmp_path / "reviews.json"
+    file.write_text("\n".join(json.dumps(record) for record in records))
+    convert_amazon(file, tmp_path / "out")
+    schema = load_yaml(tmp_path / "out/schema.yaml", Schema)
+    assert schema.interactions.repeats == twice

@@ -40,12 +40,10 @@ def rendered(table: Table, template: str, features: Mapping[str, Feature]) -> pa
 
 def _texts(table: Table, name: str, feature: Feature | None) -> pa.Array:
     """The column as texts, several values of a row joined by ", "."""
-    if name in table.data.column_names and is_list(table.raw(name).type):
-        lists = feature_arrays(table, {name: Feature(kind="multi")}, {})[name]
-        lists = lists.cast(pa.large_list(pa.large_string()))
-        joined = pc.binary_join(lists, pa.scalar(", ", pa.large_string()))
-        return pc.if_else(pc.equal(joined, ""), None, joined)
-    texts = table.texts(name)
-    if feature is not None and feature.separator is not None:
-        texts = pc.replace_substring(texts, feature.separator, ", ")
-    return texts
+    separator = None if feature is None else feature.separator
+    if separator is None and not is_list(table.raw(name).type):
+        return table.texts(name)
+    several = Feature(kind="multi", separator=separator)
+    lists = feature_arrays(table, {name: several}, {})[name].cast(pa.large_list(pa.large_string()))
+    joined = pc.binary_join(lists, pa.scalar(", ", pa.large_string()))
+    return pc.if_else(pc.equal(joined, ""), None, joined)

@@ -57,7 +57,8 @@ class Part:
             with self.location.open(self.file) as file:
                 yield file
         except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
-            raise UserError(f"{self.path}: cannot be read as {self.kind}: {error}") from error
+            what = " ".join(str(error).split())
+            raise UserError(f"{self.path}: cannot be read as {self.kind}: {what}") from error
 
     def types(self) -> dict[str, pa.DataType]:
         """The columns; those of csv are texts, so that no id changes."""

@@ -10,7 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from flm_torchrec.data.schema import (
     EntitySchema,
@@ -43,7 +45,7 @@ _PRODUCT = pa.schema(dict.fromkeys(("item_id", "title", "brand", "categories"), 
 _REVIEWS = Reviews(interactions="{summary}. {reviewText}", most=10)
 
 
-def _schema(*, has_products: bool) -> Schema:
+def _schema(*, has_products: bool, repeats: bool) -> Schema:
     features = {
         "brand": Feature(kind="categorical"),
         "categories": Feature(kind="multi", separator="|"),
@@ -64,6 +66,7 @@ def _schema(*, has_products: bool) -> Schema:
                 "like": Label(kind="binary", value="rating >= 4"),
                 "rating": Label(kind="ordinal"),
             },
+            repeats=repeats,
         ),
     )
 
@@ -158,8 +161,11 @@ def convert_amazon(
     path = Path(path)
     with new_folder(out) as folder:
         left: dict[str, None] = {}  # items without a row, in the order of their first review
+        pairs: list[NDArray[np.int64]] = []  # a hash of each review's user and item
         for rows in _blocks(_records(path, _review), _REVIEW):
-            left |= dict.fromkeys(rows["item_id"].to_pylist())
+            users, items = rows["user_id"].to_pylist(), rows["item_id"].to_pylist()
+            left |= dict.fromkeys(items)
+            pairs.append(np.array([hash(pair) for pair in zip(users, items, strict=True)]))
             folder.add("interactions", rows)
         if not left:
             raise UserError(f"{path}: has no data rows")
@@ -171,7 +177,9 @@ def convert_amazon(
         schema = pa.schema([_PRODUCT.field(name) for name in names])
         for rows in _blocks(((item, *empty) for item in left), schema):
             folder.add("items", rows)
-        folder.write_schema(_schema(has_products=meta is not None))
+        every_pair = np.concatenate(pairs)
+        repeats = len(np.unique(every_pair)) < len(every_pair)
+        folder.write_schema(_schema(has_products=meta is not None, repeats=repeats))
     return folder.num_rows
 
 
