@@ -183,7 +183,7 @@ def impression_quality(
 
 def masked_accuracy(assembly: Assembly, *, seed: int = 0) -> dict[str, float]:
     """Share of the hidden tokens of held-out texts that are found, beside that of always saying
-    the most frequent token of the training texts; {} without the task."""
+    the most frequent token of the training texts; {} without the task or such texts."""
     text, task = assembly.collator.text, assembly.model.objective.tasks
     view = assembly.model.flm.text_view
     if "mlm" not in task or text is None or view is None:
@@ -192,6 +192,8 @@ def masked_accuracy(assembly: Assembly, *, seed: int = 0) -> dict[str, float]:
     assert isinstance(head, MaskedLM)
     table = text.table
     rows = held_out_texts(table)[:MOST_MASKED]
+    if not len(rows):
+        return {}
     rng = np.random.default_rng(seed)
     found, target = [], []
     with evaluating(assembly.model):

@@ -262,6 +262,7 @@ def test_a_table_that_has_grown_keeps_its_rows(
     assert state == other
     assert len(state[name]) == 37
     assert state[name][:30] == expected[name]
-    assert state["model.users.ebc.embedding_bags.user.weight"] == (
-        expected["model.users.ebc.embedding_bags.user.weight"]
+    assert (
+        state["model.users.ebc.embedding_bags.user.weight"]
+        == (expected["model.users.ebc.embedding_bags.user.weight"])
     )
