@@ -1,4 +1,4 @@
-"""`flm recommend`: the best items that users haven't met, from a trained run."""
+"""`flm recommend`: the best items for each user, from a trained run."""
 
 import argparse
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def user_rows(dataset: Dataset, users: str) -> NDArray[np.int64]:
     if not Path(users).is_file():
         raise UserError(f"--users {users}: no such file; allowed: all, or a CSV file of user ids")
     try:
-        asked = pd.read_csv(users, dtype=str).iloc[:, 0].tolist()
+        asked = pd.read_csv(users, dtype=str, keep_default_na=False).iloc[:, 0].tolist()
     except (pd.errors.EmptyDataError, IndexError) as error:
         raise UserError(f"--users {users}: holds no column of user ids") from error
     if not asked:
@@ -67,7 +67,10 @@ def best_items(
     per_rank = -(-len(users) // runtime.world_size)
     padded = np.resize(users, per_rank * runtime.world_size)
     own = padded[runtime.rank * per_rank : (runtime.rank + 1) * per_rank]
-    met = met_where(assembly.dataset, assembly.dataset.interactions.part <= TEST)
+    # As in evaluation: what was met is left out where nobody meets an item twice.
+    schema, interactions = assembly.dataset.schema.interactions, assembly.dataset.interactions
+    assert schema is not None
+    met = met_where(assembly.dataset, (interactions.part <= TEST) & (not schema.repeats))
     items, scores = [], []
     for chunk in np.split(own, range(block, len(own), block)):
         score = retrieval.scores(chunk, seqs).cpu()
@@ -125,6 +128,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--out {args.out}: the name must end in .parquet or .csv")
     with start() as runtime:
         assembly = load_run(args.run, runtime)
+        if "rank" not in assembly.model.objective.tasks:
+            raise UserError(
+                f"--run {args.run}: was trained without tasks.rank, so it ranks nothing; "
+                "allowed: a run with it"
+            )
         dataset = assembly.dataset
         most = len(users_and_items(dataset)[1].ids) - 1
         if not 1 <= args.k <= most:

@@ -127,10 +127,6 @@ def run_training(assembly: Assembly, run: Path, *, resume: bool) -> dict[str, An
         if text is not None and text.mode != "frozen" and done % text.refresh == 0:
             with paused(pipeline):
                 assembly.refresh_text(keep=False)
-        if is_due(done, train_config.validate_every):
-            with paused(pipeline):
-                found = quality(assembly, part="validation")
-            log.step(done, {f"validation/{name}": value for name, value in found.items()})
         if is_due(done, train_config.checkpoint_every):
             checkpoint.save(
                 run / "checkpoints",
@@ -140,6 +136,10 @@ def run_training(assembly: Assembly, run: Path, *, resume: bool) -> dict[str, An
                 keep=train_config.keep,
                 meta={"fingerprint": assembly.dataset.fingerprint},
             )
+        if is_due(done, train_config.validate_every):
+            with paused(pipeline):
+                found = quality(assembly, part="validation")
+            log.step(done, {f"validation/{name}": value for name, value in found.items()})
         set_lr(done)
 
     set_lr(first_step)

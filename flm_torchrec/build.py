@@ -8,6 +8,7 @@ from torch import nn
 from flm_torchrec.build_data import window_of
 from flm_torchrec.config import RunConfig
 from flm_torchrec.data.dataset import TRAIN, Column, Dataset
+from flm_torchrec.data.told import always_labels
 from flm_torchrec.encoder import TextEncoder
 from flm_torchrec.errors import UserError
 from flm_torchrec.model import FLM
@@ -99,6 +100,15 @@ def build_heads(config: RunConfig, dataset: Dataset) -> Heads:
         raise UserError(
             f"tasks.heads.weights.{unknown[0]}: no such label; allowed: {list(interactions.labels)}"
         )
+    schema = dataset.schema.interactions
+    assert schema is not None
+    for place in always_labels(dataset):
+        if dataset.items is None or schema.negatives == "logged":
+            lacks = "there are no items" if dataset.items is None else "negatives are logged"
+            raise UserError(
+                f"interactions.labels.{list(schema.labels)[place]}: always holds, so its head "
+                f"learns from sampled items, but {lacks}; allowed: a column or a predicate"
+            )
     entities = [entity for entity in (dataset.users, dataset.items) if entity is not None]
     columns = [interactions.context, *(entity.columns for entity in entities)]
     numbers = [interactions.numbers, *(entity.numbers for entity in entities)]

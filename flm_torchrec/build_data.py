@@ -49,6 +49,21 @@ def check_shares(config: RunConfig, dataset: Dataset, world_size: int) -> None:
                 f"{name}: {total} can't be served by {world_size} ranks; "
                 f"allowed: multiples of {world_size}"
             )
+    # What was shown at once must not be torn apart.
+    run, rows = run_of(config, dataset), config.data.rows
+    is_logged = schema is not None and schema.negatives == "logged"
+    if is_logged and (run < min(rows, _RUN) or rows // world_size % run):
+        raise UserError(
+            f"data.rows: {rows}; with negatives: logged each of {world_size} ranks reads runs of "
+            f"{_RUN} rows; allowed: multiples of {_RUN * world_size}"
+        )
+
+
+def run_of(config: RunConfig, dataset: Dataset) -> int:
+    """Consecutive rows of a log that stay together."""
+    schema = dataset.schema.interactions
+    is_logged = schema is not None and schema.negatives == "logged"
+    return gcd(_RUN, config.data.rows) if is_logged else 1
 
 
 def build_sampler(config: RunConfig, dataset: Dataset) -> UserSampler | LogSampler | None:
@@ -71,14 +86,12 @@ def build_sampler(config: RunConfig, dataset: Dataset) -> UserSampler | LogSampl
             seed=config.train.seed,
         )
     rows = np.flatnonzero(interactions.part == TRAIN)
-    run = gcd(_RUN, data.rows) if schema.negatives == "logged" else 1
-    most = (len(rows) - run + 1) // run * run
-    if data.rows > most:
+    if data.rows > len(rows):
         raise UserError(
             f"data.rows: {data.rows}; the data has {len(rows)} interactions to train on; "
-            f"allowed: at most {most}"
+            f"allowed: at most {len(rows)}"
         )
-    return LogSampler(rows, batch=data.rows, run=run, seed=config.train.seed)
+    return LogSampler(rows, batch=data.rows, run=run_of(config, dataset), seed=config.train.seed)
 
 
 def build_negatives(config: RunConfig, dataset: Dataset) -> Negatives:
@@ -88,19 +101,42 @@ def build_negatives(config: RunConfig, dataset: Dataset) -> Negatives:
     is_read = config.tasks.rank is not None or (
         config.tasks.heads is not None and bool(always_labels(dataset))
     )
+    if schema is not None and schema.negatives == "logged" and data.negatives != "all":
+        raise UserError(
+            f"data.negatives: {data.negatives}; the schema says negatives: logged, so none are "
+            "drawn; allowed: all"
+        )
     if dataset.items is None or schema is None or schema.negatives == "logged" or not is_read:
         return NoItems()
-    num_items = len(dataset.items.ids)
     if data.negatives == "all":
-        return AllItems(num_items=num_items)
-    interactions, count = dataset.interactions, data.negatives
-    is_trained = (interactions.part == TRAIN) & interactions.positive
-    counts = np.bincount(interactions.item[is_trained], minlength=num_items)
-    if data.negative_source == "in_batch":
-        return InBatchItems(counts, count=count)
-    if data.negative_source == "mixed":
-        return MixedItems(counts, count=count, power=data.negative_power)
-    return PopularItems(counts, count=count, power=data.negative_power)
+        return AllItems(num_items=len(dataset.items.ids))
+    interactions, num_items = dataset.interactions, len(dataset.items.ids)
+    is_met = (interactions.part == TRAIN) & interactions.positive
+    item, count = interactions.item[is_met], data.negatives
+    num_in_batch = {"popular": 0, "mixed": count // 2, "in_batch": count}[data.negative_source]
+    popular = PopularItems(
+        np.bincount(item, minlength=num_items),
+        count=count - num_in_batch,
+        power=data.negative_power,
+    )
+    if not num_in_batch:
+        return popular
+    shown = np.bincount(item, shown_share(config, dataset)[is_met], minlength=num_items)
+    in_batch = InBatchItems(shown, count=num_in_batch)
+    return in_batch if num_in_batch == count else MixedItems(popular, in_batch)
+
+
+def shown_share(config: RunConfig, dataset: Dataset) -> np.ndarray:
+    """(n,) how often an epoch shows each interaction of training: of a user with more of them than
+    a window, a part."""
+    interactions, schema = dataset.interactions, dataset.schema.interactions
+    is_trained = interactions.part == TRAIN
+    share = is_trained.astype(np.float64)
+    if schema is not None and schema.order == "by_user":
+        total = np.bincount(interactions.user[is_trained], minlength=1)
+        shown = np.minimum(total, config.data.window) / np.maximum(total, 1)
+        share[is_trained] = shown[interactions.user[is_trained]]
+    return share
 
 
 def build_collator(

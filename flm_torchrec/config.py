@@ -36,6 +36,18 @@ class DataConfig(Strict):
     negative_power: Rate = 0.5  # popular: proportional to popularity ** power; 0: uniform
     workers: Count = 1  # threads a rank that make batches; 0: the one that trains
 
+    @model_validator(mode="after")
+    def _negatives_are_drawn_somehow(self) -> "DataConfig":
+        is_usual = self.negative_power == DataConfig.model_fields["negative_power"].default
+        if self.negatives == "all" and not (self.negative_source == "popular" and is_usual):
+            raise ValueError(
+                "negative_source and negative_power have no effect with negatives: all; "
+                "allowed with them: a number of negatives"
+            )
+        if self.negative_source == "in_batch" and not is_usual:
+            raise ValueError("negative_power has no effect with negative_source: in_batch")
+        return self
+
 
 class TextConfig(Strict):
     """The text view."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from flm_torchrec.assemble import Assembly
 from flm_torchrec.data.dataset import TEST, VALIDATION, Dataset
 from flm_torchrec.data.sampling import Histories, histories
+from flm_torchrec.data.schema import ALWAYS
 from flm_torchrec.data.text import held_out_texts
 from flm_torchrec.data.text_batch import masked_batch
 from flm_torchrec.evaluation.impressions import impression_metrics
@@ -72,10 +73,20 @@ def ranks_catalogue(assembly: Assembly) -> bool:
     return is_trained and schema is not None and schema.negatives == "sampled"
 
 
+def can_rank(assembly: Assembly, part: Part) -> bool:
+    """Is there something in `part` to be found in the whole catalogue, from what came before?
+
+    Of a random split the history holds what came after as well, so it is not ranked.
+    """
+    if not ranks_catalogue(assembly) or assembly.dataset.schema.split_rule().kind == "random":
+        return False
+    return len(ranking_task(assembly.dataset, part).users) > 0
+
+
 def quality(assembly: Assembly, *, part: Part) -> dict[str, float]:
     """All metrics on the interactions of `part`: those of the ranking where the run ranks, those
     of the heads where it has some. Called by all ranks."""
-    ranking = ranking_quality(assembly, part=part).mean if ranks_catalogue(assembly) else {}
+    ranking = ranking_quality(assembly, part=part).mean if can_rank(assembly, part) else {}
     return ranking | edge_quality(assembly, part=part)
 
 
@@ -103,12 +114,15 @@ def label_metrics(
     """Over the edges (n,): auc_ and log_loss_ of binary labels, rmse_ and mae_ of ordinal and real
     ones, accuracy_ of multiclass ones.
 
-    A prediction of a binary label that is no probability has an auc only.
+    A prediction of a binary label that is no probability has an auc only. A label that always
+    holds has no metric: nothing that was held out is its opposite.
     """
     schema = dataset.schema.interactions
     assert schema is not None
     metrics: dict[str, float] = {}
     for name, prediction in predictions.items():
+        if schema.labels[name].value == ALWAYS:
+            continue
         label = torch.from_numpy(dataset.interactions.labels[name][edges])
         is_there = label.isfinite()
         label, prediction = label[is_there], prediction[is_there]

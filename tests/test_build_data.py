@@ -140,3 +140,35 @@ def test_a_language_model_without_a_text_to_train_on_is_the_users_mistake(encode
     config = tiny_model.config(text={"encoder": str(encoder_folder)}, tasks={"mlm": {}})
     with pytest.raises(UserError, match=r"tasks\.mlm: the data has no text to train on"):
         build_collator(config, DATASET, texts=None, rank=0, world_size=1)
+
+
+def test_impressions_are_not_torn_apart_by_steps_or_ranks():
+    for rows, ranks, fits in ((128, 2, True), (64, 1, True), (64, 2, False), (96, 1, False)):
+        config = tiny_model.config(data={"rows": rows})
+        if fits:
+            check_shares(config, IMPRESSIONS, ranks)
+        else:
+            with pytest.raises(
+                UserError, match=rf"data\.rows: {rows}; .*multiples of {64 * ranks}"
+            ):
+                check_shares(config, IMPRESSIONS, ranks)
+
+
+def test_in_batch_negatives_know_that_long_sequences_are_shown_in_part():
+    # Of users 1 to 6 training has 5, 3, 2, 4, 2 and 2 interactions.
+    config = tiny_model.config(data={"window": 2, "negatives": 4, "negative_source": "in_batch"})
+    drawn = build_negatives(config, DATASET)
+    # Item 6 is met by users 4, 5 and 6, item 3 by 1 and 2.
+    share = {3: 2 / 5 + 2 / 3, 6: 2 / 4 + 1 + 1}
+    assert drawn.q[6] / drawn.q[3] == pytest.approx(share[6] / share[3])
+
+
+def test_negatives_that_nobody_draws_are_the_users_mistake():
+    with pytest.raises(UserError, match=r"data\.negatives: 5; the schema says negatives: logged"):
+        negatives({"negatives": 5}, dataset=IMPRESSIONS)
+    for data, told in (
+        ({"negative_source": "mixed"}, "have no effect with negatives: all"),
+        ({"negatives": 4, "negative_source": "in_batch", "negative_power": 1.0}, "in_batch"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            tiny_model.config(data=data)

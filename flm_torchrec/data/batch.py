@@ -97,6 +97,7 @@ class Edges(TensorBatch):
     item: Tensor  # (E,) int64, row of the batch's items; 0 where there are none
     weight: Tensor  # (E,) float32, for ranking; 0 = no positive, or padding
     is_negative: Tensor  # (E,) bool, shown and no positive
+    impression: Tensor  # (E,) int64 below E, edges of one number were shown at once
     labels: Tensor  # (E, T) float32, 0 where missing
     label_weight: Tensor  # (E, T) float32, 0 where missing
     context: KeyedJaggedTensor | None  # stride E

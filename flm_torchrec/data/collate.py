@@ -62,6 +62,7 @@ class Collator:
             dataset.interactions,
             window=window,
             knows_met=schema is not None and not schema.repeats,
+            is_logged=schema is not None and schema.negatives == "logged",
         )
         self.has_views = self._has_views()
         self.all_features: KeyedJaggedTensor | None = None
@@ -99,10 +100,11 @@ class Collator:
         else:
             moments, edges = self.finder.of_log(drawn, self.seqs, *share)
         rows, history, item, log_q = self._item_rows(moments, edges, self.negatives, own)
+        holds_all = isinstance(self.negatives, AllItems)
         return FLMBatch(
-            edges=self._edges(edges, item, len(rows), len(log_q), own),
+            edges=self._edges(edges, moments, item, rows, len(log_q), own),
             users=self._users(moments, rows, history),
-            items=self._items(rows, log_q, shared if self._holds_all(rows) else own),
+            items=self._items(rows, log_q, shared if holds_all else own, holds_all=holds_all),
             text=text_rows(self.text, rows, np.append(history, item), self.text_rows, own),
             masked_text=masked_rows(
                 self.text, self.masked_rows, shared, rank=self.rank, world_size=self.world_size
@@ -116,9 +118,9 @@ class Collator:
         moments, edges = self.finder.of_rows(rows, seqs)
         item_rows, history, item, log_q = self._item_rows(moments, edges, NoItems(), rng)
         return FLMBatch(
-            edges=self._edges(edges, item, len(item_rows), 0, rng),
+            edges=self._edges(edges, moments, item, item_rows, 0, rng),
             users=self._users(moments, item_rows, history),
-            items=self._items(item_rows, log_q, None),
+            items=self._items(item_rows, log_q, None, holds_all=False),
             text=text_rows(None, item_rows, item, 0, rng),
             masked_text=masked_rows(None, 0, rng, rank=0, world_size=1),
         )
@@ -151,14 +153,15 @@ class Collator:
         rows[len(rows) - len(drawn) :] = drawn
         return rows, np.searchsorted(distinct, moments.met), np.searchsorted(distinct, item), log_q
 
-    def _holds_all(self, rows: Rows) -> bool:
-        """Are these the rows of the whole catalogue, as on every other rank?"""
-        return isinstance(self.negatives, AllItems) and len(rows) == self.negatives.num_items
-
     def _items(
-        self, rows: Rows, log_q: NDArray[np.float32], rng: np.random.Generator | None
+        self,
+        rows: Rows,
+        log_q: NDArray[np.float32],
+        rng: np.random.Generator | None,
+        *,
+        holds_all: bool,
     ) -> ItemRows | None:
-        """rows (M,) of the catalogue; without a generator none is aligned."""
+        """rows (M,) of the catalogue, or all of it; without a generator none is aligned."""
         entity = self.dataset.items
         if entity is None:
             return None
@@ -172,20 +175,18 @@ class Collator:
             aligned = rng.choice(candidates, size=count, replace=False)
         return ItemRows(
             row=torch.from_numpy(rows),
-            features=self._item_features(rows),
+            features=self._every_feature(rows) if holds_all else features_kjt(entity.columns, rows),
             numbers=torch.from_numpy(entity.numbers[rows]),
             first=torch.from_numpy(first),
             log_q=torch.from_numpy(log_q),
             aligned=torch.from_numpy(aligned),
         )
 
-    def _item_features(self, rows: Rows) -> KeyedJaggedTensor:
-        assert self.dataset.items is not None, "there are items"
-        columns = self.dataset.items.columns
-        if not self._holds_all(rows):
-            return features_kjt(columns, rows)
+    def _every_feature(self, rows: Rows) -> KeyedJaggedTensor:
+        """Those of the whole catalogue, made once."""
         if self.all_features is None:
-            self.all_features = features_kjt(columns, rows)
+            assert self.dataset.items is not None, "there are items"
+            self.all_features = features_kjt(self.dataset.items.columns, rows)
         return self.all_features
 
     def _users(self, moments: Moments, rows: Rows, history: Rows) -> UserRows | None:
@@ -213,28 +214,32 @@ class Collator:
     def _edges(
         self,
         edges: EdgeRows,
+        moments: Moments,
         item: Rows,
-        num_items: int,
+        item_rows: Rows,
         num_negatives: int,
         rng: np.random.Generator,
     ) -> Edges:
         """The edges; beside each, where a label always holds, one with a sampled item."""
         interactions = self.dataset.interactions
-        row, user, step = edges.row, edges.user, edges.step
-        is_positive = interactions.positive[row] & edges.is_real
-        num_positives = interactions.positive[edges.everyone].sum()
-        weight = is_positive * np.float32(self.world_size / max(1, num_positives))
+        row, user, step, impression = edges.row, edges.user, edges.step, edges.impression
+        weight = edges.is_ranked * np.float32(self.world_size / max(1, edges.num_ranked))
         labels, label_weight = label_weights(
             self.dataset, row, edges.is_real, edges.everyone, self.world_size
         )
-        is_negative = edges.is_real & ~is_positive
+        is_negative = edges.is_real & ~interactions.positive[row]
         if self.always and num_negatives:
-            sampled = num_items - num_negatives + rng.integers(num_negatives, size=len(item))
+            sampled = len(item_rows) - num_negatives + rng.integers(num_negatives, size=len(item))
+            met = met_by(moments, user, item_rows[sampled], len(self.has_views))
+            is_other = (item_rows[sampled] > 0) & (item_rows[sampled] != item_rows[item]) & ~met
             label_weight[:, self.always] /= 2
             sampled_weight = np.zeros_like(label_weight)
-            sampled_weight[:, self.always] = label_weight[:, self.always]
+            for label in self.always:
+                kept = label_weight[:, label] * is_other
+                share = label_weight[:, label].sum() / max(kept.sum(), np.float32(1e-12))
+                sampled_weight[:, label] = kept * share
             row, user, step = np.tile(row, 2), np.tile(user, 2), np.tile(step, 2)
-            item = np.append(item, sampled)
+            item, impression = np.append(item, sampled), np.tile(impression, 2)
             weight = np.append(weight, np.zeros_like(weight))
             is_negative = np.append(is_negative, np.zeros_like(is_negative))
             labels = np.concatenate([labels, np.zeros_like(labels)])
@@ -246,8 +251,18 @@ class Collator:
             item=torch.from_numpy(item),
             weight=torch.from_numpy(weight),
             is_negative=torch.from_numpy(is_negative),
+            impression=torch.from_numpy(impression),
             labels=torch.from_numpy(labels),
             label_weight=torch.from_numpy(label_weight),
             context=features_kjt(context, row) if context else None,
             numbers=torch.from_numpy(interactions.numbers[row]),
         )
+
+
+def met_by(moments: Moments, user: Rows, item: Rows, num_items: int) -> NDArray[np.bool_]:
+    """user (n,) rows of the moments, item (n,) catalogue rows -> has the user met the item by the
+    end of the window, as far as the moments know?"""
+    owner = np.arange(len(moments.met))[:, None]
+    window = (owner * num_items + moments.met).reshape(-1)
+    before = moments.known_user * num_items + moments.known_item
+    return np.isin(user * num_items + item, np.append(window, before))

@@ -31,20 +31,32 @@ class EdgeRows:
     is_real: NDArray[np.bool_]  # (E,)
     user: Rows  # (E,) row of the moments
     step: Rows  # (E,) events of the moment's window behind it
+    impression: Rows  # (E,) what was shown at once has one number, below E
+    is_ranked: NDArray[np.bool_]  # (E,) positives, with logged negatives those that have some
+    num_ranked: int  # over all ranks
     everyone: Rows  # (n,) the real rows of all ranks
-    capacity: int  # the most distinct items that edges and histories can hold
+    capacity: int  # the most distinct items that edges and histories of a rank hold
 
 
 class MomentFinder:
     """Histories of at most `window` events, among interactions of which some are events.
 
-    Where `knows_met`, moments hold what was met before the window too.
+    Where `knows_met`, moments hold what was met before the window too; where `is_logged`,
+    positives are ranked against what was shown beside them.
     """
 
-    def __init__(self, interactions: Interactions, *, window: int, knows_met: bool) -> None:
+    def __init__(
+        self,
+        interactions: Interactions,
+        *,
+        window: int,
+        knows_met: bool = False,
+        is_logged: bool = False,
+    ) -> None:
         self.interactions = interactions
         self.window = window
         self.knows_met = knows_met
+        self.is_logged = is_logged
         self.is_event = np.zeros(len(interactions.user), dtype=bool)
         self.is_event[interactions.events] = True
 
@@ -98,12 +110,17 @@ class MomentFinder:
         is_real[window, spot] = True
         is_event = self.is_event[row] & is_real
         of_all, place = everyone.positions(everyone.first, everyone.length)
+        every_row = seqs.events[seqs.offsets[everyone.user][of_all] + place]
+        positive = self.interactions.positive
         edges = EdgeRows(
             row=row.reshape(-1),
             is_real=is_real.reshape(-1),
             user=np.arange(share).repeat(self.window),
             step=(np.cumsum(is_event, axis=1) - is_event).reshape(-1),
-            everyone=seqs.events[seqs.offsets[everyone.user][of_all] + place],
+            impression=np.arange(row.size),
+            is_ranked=(positive[row] & is_real).reshape(-1),
+            num_ranked=int(positive[every_row].sum()),
+            everyone=every_row,
             capacity=row.size,  # histories are of these
         )
         return self.moments(windows, seqs), edges
@@ -114,32 +131,77 @@ class MomentFinder:
         """A rank's equal share of rows of a log; edges of a user with equally many events behind
         them share a moment. All ranks have equally many moments, as row-wise sharding wants."""
         shares = everyone.reshape(world_size, -1)
-        size = max(len(self._distinct(rows, seqs)[0]) for rows in shares)
-        return self._at(shares[rank], seqs, size=size, everyone=everyone)
+        distinct = [self._distinct(rows, seqs) for rows in shares]
+        size = max(len(moment) for moment, _ in distinct)
+        # All ranks' histories, so that this one knows how many items the fullest batch holds.
+        every = [self._at(moment, seqs, size=size) for moment, _ in distinct]
+        capacity = max(
+            len(np.unique(np.append(moments.met, self.interactions.item[rows])))
+            for moments, rows in zip(every, shares, strict=True)
+        )
+        ranked = [self._ranked(rows) for rows in shares]
+        edges = self._edges(
+            shares[rank],
+            distinct[rank][1],
+            every[rank],
+            num_ranked=sum(int(is_ranked.sum()) for _, is_ranked in ranked),
+            everyone=everyone,
+            capacity=capacity,
+        )
+        return every[rank], edges
 
     def of_rows(self, rows: Rows, seqs: Histories) -> tuple[Moments, EdgeRows]:
         """Interactions to be scored, with as many moments."""
-        return self._at(rows, seqs, size=len(rows), everyone=rows)
+        moment, of_row = self._distinct(rows, seqs)
+        moments = self._at(moment, seqs, size=len(rows))
+        capacity = len(rows) + moments.met.size
+        edges = self._edges(rows, of_row, moments, num_ranked=1, everyone=rows, capacity=capacity)
+        return moments, edges
 
     def _distinct(self, rows: Rows, seqs: Histories) -> tuple[Rows, Rows]:
         """The distinct (user, events behind) of `rows`, a number each, and which is whose."""
-        behind = seqs.behind(self.interactions, rows)
-        moment = self.interactions.user[rows] * (len(seqs.events) + 1) + behind
+        moment = self.interactions.user[rows] * (len(seqs.events) + 1)
+        if self.window or self.knows_met:
+            moment = moment + seqs.behind(self.interactions, rows)
         return np.unique(moment, return_inverse=True)
 
-    def _at(
-        self, rows: Rows, seqs: Histories, *, size: int, everyone: Rows
-    ) -> tuple[Moments, EdgeRows]:
-        moment, of_row = self._distinct(rows, seqs)
+    def _at(self, moment: Rows, seqs: Histories, *, size: int) -> Moments:
+        """The moments that `_distinct` numbers, padded to `size` of them."""
         moment = np.pad(moment, (0, size - len(moment)))
         user, behind = np.divmod(moment, len(seqs.events) + 1)
-        moments = self.moments(windows_before(user, behind, self.window), seqs)
-        edges = EdgeRows(
+        return self.moments(windows_before(user, behind, self.window), seqs)
+
+    def _edges(
+        self,
+        rows: Rows,
+        user: Rows,
+        moments: Moments,
+        *,
+        num_ranked: int,
+        everyone: Rows,
+        capacity: int,
+    ) -> EdgeRows:
+        impression, is_ranked = self._ranked(rows)
+        return EdgeRows(
             row=rows,
             is_real=np.ones(len(rows), dtype=bool),
-            user=of_row,
-            step=moments.num_events[of_row],
+            user=user,
+            step=moments.num_events[user],
+            impression=impression,
+            is_ranked=is_ranked,
+            num_ranked=num_ranked,
             everyone=everyone,
-            capacity=len(rows) + moments.met.size,
+            capacity=capacity,
         )
-        return moments, edges
+
+    def _ranked(self, rows: Rows) -> tuple[Rows, NDArray[np.bool_]]:
+        """rows (E,) -> which impression each belongs to, and whether it is a positive to be
+        ranked: one that has something to be ranked against."""
+        positive = self.interactions.positive[rows]
+        if not self.is_logged:
+            return np.arange(len(rows)), positive
+        _, user = np.unique(self.interactions.user[rows], return_inverse=True)
+        _, time = np.unique(self.interactions.time[rows], return_inverse=True)
+        _, impression = np.unique(user * len(rows) + time, return_inverse=True)
+        passed_over = np.bincount(impression[~positive], minlength=len(rows))
+        return impression, positive & (passed_over[impression] > 0)

@@ -73,9 +73,9 @@ class InBatchItems:
     """
 
     def __init__(self, interactions_of: NDArray, *, count: int) -> None:
-        # An item is drawn from a batch that holds it: at least one interaction.
-        weight = np.maximum(interactions_of, 1).astype(np.float64)
-        self.q = weight / max(1, interactions_of[1:].sum())
+        # An item is drawn from a batch that holds it: as if it had one interaction.
+        weight = np.where(interactions_of > 0, interactions_of, 1.0)
+        self.q = weight / max(1.0, interactions_of[1:].sum())
         self.count = count
 
     def rows(self, rng: np.random.Generator, met: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -89,11 +89,11 @@ class InBatchItems:
 
 
 class MixedItems:
-    """Half from the batch, half from the catalogue by popularity; q is that of both together."""
+    """Some from the catalogue, some from the batch; q is that of both together."""
 
-    def __init__(self, interactions_of: NDArray, *, count: int, power: float) -> None:
-        self.popular = PopularItems(interactions_of, count=count - count // 2, power=power)
-        self.in_batch = InBatchItems(interactions_of, count=count // 2)
+    def __init__(self, popular: PopularItems, in_batch: InBatchItems) -> None:
+        self.popular = popular
+        self.in_batch = in_batch
 
     def draw(self, rng: np.random.Generator, met: NDArray[np.int64]) -> Draw:
         """-> rows (count,), log of the expected number of draws by either way"""

@@ -152,7 +152,8 @@ class LogSampler:
         self.batch = batch
         self.run = run
         self.seed = seed
-        self.num_runs = (len(rows) - run + 1) // run  # room is left to shift the first
+        # Room is left to shift the first run, unless a step needs all.
+        self.num_runs = max((len(rows) - run + 1) // run, min(batch, len(rows)) // run)
         self.steps_per_epoch = self.num_runs * run // batch
         assert self.steps_per_epoch > 0, "more rows a step than rows to train on"
         self.block = max(1, _BLOCK_ROWS // run)  # runs

@@ -29,14 +29,15 @@ def text_rows(
     table_rows = texts.row(np.arange(texts.num_names)[:, None], distinct)
     name, place = np.nonzero(texts.table.length[table_rows] > 0)
     item = first[place]
-    if len(item) < count:
+    if not len(item):
         raise UserError(
-            f"views.text.rows: {count} texts a rank, but a step of it holds only {len(item)} "
-            "of its items; allowed: fewer rows, more users or negatives"
+            f"views.text.rows: {count} texts a rank, but none of the items of a step has one; "
+            "allowed: rows: 0 with mode: frozen, more users or negatives"
         )
     is_met = np.isin(rows[item], rows[history])
     # A key below 1 for what is met, above for the rest: the smallest are a random draw.
-    chosen = np.argsort(rng.random(len(item)) + ~is_met)[:count]
+    order = np.argsort(rng.random(len(item)) + ~is_met)
+    chosen = np.resize(order, count)  # over and over where a step holds fewer
     item, name = item[chosen], name[chosen]
     tokens, attention = texts.table.take(texts.row(name, rows[item]))
     return TextRows(

@@ -67,12 +67,10 @@ class Ranking(nn.Module):
 
 
 class LoggedRanking(nn.Module):
-    """Softmax of each positive over itself and what the same user was shown and passed over."""
+    """Softmax of each positive over itself and what was passed over of the same impression."""
 
     def forward(self, views: Views, batch: FLMBatch) -> Tensor:
         edges = batch.edges
-        assert views.users is not None
-        loss = group_softmax_loss(
-            edge_scores(views, batch), edges.is_negative, edges.user, views.users.states.shape[0]
-        )
+        scores = edge_scores(views, batch)
+        loss = group_softmax_loss(scores, edges.is_negative, edges.impression, len(scores))
         return (edges.weight * loss).sum()

@@ -244,4 +244,32 @@ def test_a_label_that_always_holds_has_a_sampled_edge_for_each():
     assert edges.labels[6:].tolist() == [[0, 0]] * 6
     assert edges.label_weight[6:, 1].tolist() == [0] * 6
     assert edges.label_weight[:, 0].sum().item() == pytest.approx(1)
-    assert edges.label_weight[:6, 0].tolist() == edges.label_weight[6:, 0].tolist()
+    first, second = edges.label_weight[:6, 0].sum(), edges.label_weight[6:, 0].sum()
+    assert first.item() == pytest.approx(second.item())
+
+
+def test_a_sampled_edge_has_neither_its_own_item_nor_one_that_its_user_met():
+    schema = tiny.schema().model_dump()
+    schema["interactions"]["labels"]["like"]["value"] = "always"
+    dataset = replace(DATASET, schema=type(DATASET.schema).model_validate(schema))
+    # By the end of the windows.
+    met = {0: {0, 1, 2, 3, 4, 5}, 1: {0, 4, 5, 6, 7}}
+    for seed in range(20):
+        edges = collator(dataset).batch(TWO, SEQS, rng_key=(seed,)).edges
+        own, sampled = edges.label_weight[:, 0].reshape(2, 6).tolist()
+        pairs_of = zip(edges.user[6:].tolist(), edges.item[6:].tolist(), strict=True)
+        for (user, item), before, weight in zip(pairs_of, own, sampled, strict=True):
+            assert (weight > 0) == (item not in met[user] and before > 0)
+
+
+@pytest.mark.parametrize("negatives", [AllItems(num_items=9), popular()])
+def test_edges_to_be_scored_have_their_own_items_features(negatives):
+    maker = collator(negatives=negatives)
+    rows = np.array([6, 5, 9, 13, 15, 21, 3, 4])
+    for _ in range(2):  # what training keeps must not get in
+        batch = maker.edge_batch(rows, EVENTS)
+        ids = batch.items.features["item_id"].values()
+        assert ids.tolist() == [row % 8 for row in batch.items.row.tolist()]
+        trained = maker.batch(TWO, SEQS, rng_key=KEY)
+        ids = trained.items.features["item_id"].values()
+        assert ids.tolist() == [row % 8 for row in trained.items.row.tolist()]

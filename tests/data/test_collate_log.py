@@ -107,3 +107,29 @@ def test_context_alone_makes_a_batch():
     assert batch.items is None
     assert batch.edges.context.stride() == 4
     assert batch.edges.labels.shape == (4, 2)
+
+
+def impressions(labels) -> Dataset:
+    """The rows of users 1 and 2 in impressions of two, taken (1) or passed over (0)."""
+    schema = tiny.schema(repeats=True).model_dump()
+    schema["interactions"] |= {"order": "by_log", "negatives": "logged", "positives": "like == 1"}
+    positive = np.zeros(len(DATASET.interactions.user), dtype=bool)
+    positive[: len(labels)] = labels
+    time = np.arange(len(positive)) // 2
+    interactions = replace(DATASET.interactions, positive=positive, time=time)
+    made = type(DATASET.schema).model_validate(schema)
+    return replace(DATASET, schema=made, interactions=interactions)
+
+
+def test_positives_with_nothing_beside_them_are_not_ranked():
+    # Rows 0 and 1 are one impression, 2 and 3 the next, of which both were taken.
+    edges = log_batch([0, 1, 2, 3, 4, 5], dataset=impressions([1, 0, 1, 1, 0, 1])).edges
+    assert edges.impression.tolist() == [0, 0, 1, 1, 2, 2]
+    assert edges.weight.tolist() == [0.5, 0, 0, 0, 0, 0.5]
+
+
+def test_the_ranked_positives_of_all_ranks_share_their_weight():
+    dataset = impressions([1, 0, 1, 1, 0, 1, 1, 0])
+    both = [log_batch(range(8), dataset=dataset, rank=r, world_size=2).edges.weight for r in (0, 1)]
+    whole = log_batch(range(8), dataset=dataset).edges.weight
+    assert (torch.cat(both) / 2).tolist() == pytest.approx(whole.tolist())

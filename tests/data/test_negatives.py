@@ -59,7 +59,7 @@ def test_in_batch_negatives_are_what_the_batch_met_with_the_training_share_as_q(
 
 
 def test_mixed_negatives_have_the_q_of_both_ways_together():
-    negatives = MixedItems(COUNTS, count=5, power=0.0)
+    negatives = MixedItems(PopularItems(COUNTS, count=3, power=0.0), InBatchItems(COUNTS, count=2))
     rows, log_q = negatives.draw(np.random.default_rng(0), MET)
     assert rows.shape == (5,)
     assert set(rows[3:]) <= set(MET)
@@ -82,7 +82,7 @@ SHARE = MANY[1:] / MANY.sum()
         PopularItems(MANY, count=2000, power=0.0),
         PopularItems(MANY, count=2000, power=1.0),
         InBatchItems(MANY, count=2000),
-        MixedItems(MANY, count=2000, power=0.5),
+        MixedItems(PopularItems(MANY, count=900, power=0.5), InBatchItems(MANY, count=1100)),
     ],
     ids=lambda negatives: type(negatives).__name__,
 )

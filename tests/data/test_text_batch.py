@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny
@@ -76,11 +78,16 @@ def test_an_item_in_several_rows_has_its_texts_in_the_first():
     assert (batch.items.first[batch.text.item] == batch.text.item).all()
 
 
-def test_more_texts_than_a_step_has_are_an_error():
-    with pytest.raises(
-        UserError, match=r"views\.text\.rows: 11 texts a rank, but .* holds only 10"
-    ):
-        step(text_rows=11)
+def test_texts_of_a_step_that_holds_fewer_are_encoded_again():
+    batch = step(text_rows=13)
+    assert len(texts_of(batch)) == 10
+    assert batch.text.item.shape == (13,)
+
+
+def test_a_step_without_any_text_is_an_error():
+    none = replace(TEXTS, table=replace(TABLE, length=np.zeros_like(LENGTH)))
+    with pytest.raises(UserError, match=r"views\.text\.rows: 2 texts a rank, but none"):
+        step(texts=none, text_rows=2)
 
 
 @pytest.mark.parametrize("negatives", [None, popular(6)])

@@ -104,6 +104,7 @@ def shown() -> FLMBatch:
         step=torch.tensor([1, 1, 1, 0]),
         weight=torch.tensor([0.75, 0.0, 0.0, 0.25]),
         is_negative=torch.tensor([False, True, True, False]),
+        impression=torch.tensor([0, 0, 0, 1]),
     )
     return replace(batch, edges=edges)
 
