@@ -50,11 +50,6 @@ def build_flm(config: RunConfig, dataset: Dataset, encoder: TextEncoder | None) 
         bags = embedding_bags(prefix, rows, dim=views.width, multi=multi)
         return SparseView(bags, dim=views.width, num_numbers=num_numbers)
 
-    if users is not None and users.vectors:
-        raise UserError(
-            f"users.features.{next(iter(users.vectors))}: users have no views of vectors; "
-            "allowed: items.features and interactions.context"
-        )
     texts = () if items is None else tuple(items.text)
     vectors = {} if items is None else items.vectors
     names = ("features", *texts, *vectors)
@@ -68,7 +63,7 @@ def build_flm(config: RunConfig, dataset: Dataset, encoder: TextEncoder | None) 
     num_views = 1 + (0 if encoder is None else len(texts)) + len(vectors)
     fusion = FUSIONS[views.fusion]
     return FLM(
-        user_view=users and sparse("users", users.columns, users.numbers.shape[1]),
+        user_view=users and sparse("users", users.columns, users.numbers_and_vectors.shape[1]),
         item_view=items and sparse("items", items.columns, items.numbers.shape[1]),
         context_view=sparse("context", context, 0) if context else None,
         text_view=encoder
@@ -111,7 +106,9 @@ def build_heads(config: RunConfig, dataset: Dataset) -> Heads:
             )
     entities = [entity for entity in (dataset.users, dataset.items) if entity is not None]
     columns = [interactions.context, *(entity.columns for entity in entities)]
-    numbers = [interactions.numbers, *(entity.numbers for entity in entities)]
+    numbers = [interactions.numbers]
+    numbers += [] if dataset.users is None else [dataset.users.numbers_and_vectors]
+    numbers += [] if dataset.items is None else [dataset.items.numbers]
     inputs = Inputs(
         dim=config.views.width,
         has_user=dataset.users is not None,

@@ -183,7 +183,15 @@ def test_two_views_of_one_name_are_the_users_mistake():
             build_flm(HEADS, replace(DATASET, items=items), None)
 
 
-def test_vectors_of_users_are_not_dropped_silently():
-    users = replace(DATASET.users, vectors={"face": np.ones((7, 2), dtype=np.float32)})
-    with pytest.raises(UserError, match=r"users\.features\.face: users have no views of vectors"):
-        build_flm(HEADS, replace(DATASET, users=users), None)
+def test_vectors_of_users_are_numbers_of_theirs():
+    face = np.array([[0, 0], [3, 4], [3, 4], [6, 8], [0, 0], [1, 2], [5, 5]], dtype=np.float32)
+    users = replace(DATASET.users, vectors={"face": face})
+    dataset = replace(DATASET, users=users)
+    parts = tiny_model.parts(HEADS, dataset)
+    batch = parts.collator.step(parts.sampler, 0)
+    rows = batch.users.features["user_id"].values().numpy()
+    scale = np.sqrt(np.square(face[[1, 2, 3, 5, 6]]).mean())
+    np.testing.assert_allclose(batch.users.numbers.numpy(), face[rows] / scale, rtol=1e-6)
+    losses, _ = parts.model(batch)
+    losses.sum().backward()
+    assert parts.model.flm.user_view.numbers.weight.grad.abs().sum() > 0

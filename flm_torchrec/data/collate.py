@@ -65,6 +65,8 @@ class Collator:
             is_logged=schema is not None and schema.negatives == "logged",
         )
         self.has_views = self._has_views()
+        users = dataset.users
+        self.user_numbers = np.zeros((1, 0)) if users is None else users.numbers_and_vectors
         self.all_features: KeyedJaggedTensor | None = None
 
     def _has_views(self) -> NDArray[np.bool_]:
@@ -203,7 +205,7 @@ class Collator:
         in_batch = distinct[spot] == moments.known_item
         return UserRows(
             features=features_kjt(entity.columns, moments.user),
-            numbers=torch.from_numpy(entity.numbers[moments.user]),
+            numbers=torch.from_numpy(self.user_numbers[moments.user]),
             history=torch.from_numpy(history),
             num_events=torch.from_numpy(moments.num_events),
             event_labels=torch.from_numpy(labels),

@@ -43,6 +43,17 @@ class Entity:
     text: dict[str, list[str]]  # rendered texts by name, each (rows,); of items only
 
     @property
+    def numbers_and_vectors(self) -> NDArray[np.float32]:
+        """(rows, Fn + d + ...) the numbers and, beside them, the vectors, each scaled to entries of
+        mean square 1 where it is there: what an entity whose vectors are no views is read by."""
+        parts = [self.numbers]
+        for vector in self.vectors.values():
+            is_there = (vector != 0).any(1)
+            size = np.sqrt(np.square(vector[is_there]).mean()) if is_there.any() else 1.0
+            parts.append(vector / np.float32(size))
+        return np.concatenate(parts, axis=1) if self.vectors else self.numbers
+
+    @property
     def titles(self) -> list[str]:
         """(rows,) what to call each row: its first text, else its id."""
         names = ["" if id is None else str(id) for id in self.ids]
