@@ -112,8 +112,8 @@ def loading(work: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     if not movies.exists():
         measured(["flm", "data", "fetch", "movielens-100k", "--out", str(movies)])
     records = [
-        measure(CONFIGS / "criteo.yaml", log(work, "criteo-like"), pairs=12),
-        measure(CONFIGS / "sequences.yaml", movies, pairs=12),
+        measure(CONFIGS / "criteo.yaml", log(work, "criteo-like"), pairs=30),
+        measure(CONFIGS / "sequences.yaml", movies, pairs=30),
     ]
     bounds = []
     for record in records:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from itertools import cycle, islice
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from flm_torchrec.typed_yaml import load_yaml
 
 BLOCK = 20  # steps from one source before it is the other's turn
 SKIPPED = 4  # of them, at its start: the pipeline has drawn their batches from the other source
-IN_MEMORY = 24
 ALONE = 300
 
 
@@ -38,11 +37,15 @@ def loader_alone(assembly: Assembly) -> list[float]:
     return seconds[SKIPPED:]
 
 
-def alternating(memory: Iterator[FLMBatch], loader: Iterator[FLMBatch]) -> Iterator[FLMBatch]:
-    """A block of each in turn."""
-    while True:
-        yield from islice(memory, BLOCK)
-        yield from islice(loader, BLOCK)
+def alternating(assembly: Assembly) -> Iterator[FLMBatch]:
+    """Blocks of batches, each twice: from memory and from the loader, in turn one or the other
+    first."""
+    for pair in count():
+        steps = pair * BLOCK, (pair + 1) * BLOCK
+        memory = list(batches(assembly, *steps))
+        first = [memory, batches(assembly, *steps)]
+        for source in first if pair % 2 == 0 else reversed(first):
+            yield from source
 
 
 def measure(config_file: Path, folder: Path, *, pairs: int) -> dict[str, Any]:
@@ -51,8 +54,7 @@ def measure(config_file: Path, folder: Path, *, pairs: int) -> dict[str, Any]:
     with start() as runtime:
         assembly = assemble(config, runtime)
         alone = loader_alone(assembly)
-        memory = list(batches(assembly, 0, IN_MEMORY))
-        source = alternating(cycle(memory), batches(assembly, IN_MEMORY, 10**9))
+        source = alternating(assembly)
         pipeline = train_pipeline(assembly.dmp, assembly.optimizer, runtime.device)
         seconds = np.empty((1 + pairs, 2, BLOCK))
         for block in seconds.reshape(-1, BLOCK):
@@ -60,6 +62,7 @@ def measure(config_file: Path, folder: Path, *, pairs: int) -> dict[str, Any]:
                 begin = time.perf_counter()
                 pipeline.progress(source)
                 block[place] = time.perf_counter() - begin
+    seconds[1::2] = seconds[1::2, ::-1]  # memory first
     block_seconds = np.median(seconds[1:, :, SKIPPED:], axis=2)  # (pairs, 2)
     ratios = block_seconds[:, 1] / block_seconds[:, 0]
     in_memory, loaded = np.median(block_seconds, axis=0).tolist()

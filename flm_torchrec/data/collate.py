@@ -7,7 +7,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from flm_torchrec.data.batch import Edges, FLMBatch, ItemRows, UserRows
 from flm_torchrec.data.dataset import Dataset
-from flm_torchrec.data.kjt import features_kjt
+from flm_torchrec.data.kjt import ContextReader, features_kjt
 from flm_torchrec.data.moments import EdgeRows, MomentFinder, Moments
 from flm_torchrec.data.negatives import AllItems, Negatives, NoItems
 from flm_torchrec.data.sampling import (
@@ -65,6 +65,7 @@ class Collator:
             is_logged=schema is not None and schema.negatives == "logged",
         )
         self.has_views = self._has_views()
+        self.context = ContextReader(dataset.interactions.context)
         users = dataset.users
         self.user_numbers = np.zeros((1, 0)) if users is None else users.numbers_and_vectors
         self.all_features: KeyedJaggedTensor | None = None
@@ -246,7 +247,6 @@ class Collator:
             is_negative = np.append(is_negative, np.zeros_like(is_negative))
             labels = np.concatenate([labels, np.zeros_like(labels)])
             label_weight = np.concatenate([label_weight, sampled_weight])
-        context = interactions.context
         return Edges(
             user=torch.from_numpy(user),
             step=torch.from_numpy(step),
@@ -256,8 +256,8 @@ class Collator:
             impression=torch.from_numpy(impression),
             labels=torch.from_numpy(labels),
             label_weight=torch.from_numpy(label_weight),
-            context=features_kjt(context, row) if context else None,
-            numbers=torch.from_numpy(interactions.numbers[row]),
+            context=self.context.kjt(row),
+            numbers=torch.from_numpy(interactions.numbers.take(row, axis=0, mode="clip")),
         )
 
 

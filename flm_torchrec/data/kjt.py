@@ -1,6 +1,6 @@
 """Rows of columns as a `KeyedJaggedTensor`: numpy in, tensors out, no loop over rows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -8,6 +8,46 @@ from numpy.typing import NDArray
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from flm_torchrec.data.dataset import Column
+
+
+class ContextReader:
+    """The context of rows of a log. Columns of one value a row are read row by row, which is
+    several times faster than one column after the other."""
+
+    def __init__(self, columns: Mapping[str, Column]) -> None:
+        self.columns = columns
+        self.rows: NDArray[np.integer] | None = None
+        if columns and all(column.offsets is None for column in columns.values()):
+            self.rows = _side_by_side([column.values for column in columns.values()])
+
+    def kjt(self, rows: NDArray[np.int64]) -> KeyedJaggedTensor | None:
+        """The features of `rows` (B,), one key a column, stride B; None without columns."""
+        if self.rows is None:
+            return features_kjt(self.columns, rows) if self.columns else None
+        values = self.rows.take(rows, axis=0, mode="clip").T.astype(np.int64, order="C")
+        # No torch.ones: a parallel operation in a worker thread starts a second pool of threads,
+        # which slows the training step down by a third.
+        return KeyedJaggedTensor(
+            keys=list(self.columns),
+            values=torch.from_numpy(values.reshape(-1)),
+            lengths=torch.from_numpy(np.ones(values.size, dtype=np.int32)),
+        )
+
+
+def _side_by_side(columns: Sequence[NDArray[np.integer]]) -> NDArray[np.integer]:
+    """(n, F) the columns; not copied where they lie so already, as `prepare` leaves them."""
+    first, size = columns[0], columns[0].itemsize
+    start = first.ctypes.data
+    is_there = all(
+        column.ctypes.data == start + place * size
+        and column.dtype == first.dtype
+        and column.strides == (len(columns) * size,)
+        for place, column in enumerate(columns)
+    )
+    if not is_there:
+        return np.stack(columns, axis=1)
+    shape, strides = (len(first), len(columns)), (first.strides[0], size)
+    return np.lib.stride_tricks.as_strided(first, shape, strides)
 
 
 def features_kjt(columns: Mapping[str, Column], rows: NDArray[np.int64]) -> KeyedJaggedTensor:
@@ -29,7 +69,8 @@ def features_kjt(columns: Mapping[str, Column], rows: NDArray[np.int64]) -> Keye
     end = 0
     for column, place in zip(columns.values(), places, strict=True):
         start, end = end, end + len(place)
-        values[start:end] = column.values[place]
+        # Twice as fast as an index; no place is outside, so none is clipped.
+        values[start:end] = column.values.take(place, mode="clip")
     return KeyedJaggedTensor(
         keys=list(columns),
         values=torch.from_numpy(values),

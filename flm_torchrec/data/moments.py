@@ -57,6 +57,7 @@ class MomentFinder:
         self.window = window
         self.knows_met = knows_met
         self.is_logged = is_logged
+        self.has_items = bool(interactions.item.any())
         self.is_event = np.zeros(len(interactions.user), dtype=bool)
         self.is_event[interactions.events] = True
 
@@ -137,6 +138,8 @@ class MomentFinder:
         every = [self._at(moment, seqs, size=size) for moment, _ in distinct]
         capacity = max(
             len(np.unique(np.append(moments.met, self.interactions.item[rows])))
+            if self.has_items
+            else 0
             for moments, rows in zip(every, shares, strict=True)
         )
         ranked = [self._ranked(rows) for rows in shares]
@@ -160,6 +163,8 @@ class MomentFinder:
 
     def _distinct(self, rows: Rows, seqs: Histories) -> tuple[Rows, Rows]:
         """The distinct (user, events behind) of `rows`, a number each, and which is whose."""
+        if len(seqs.offsets) <= 2:  # nobody but the unknown user
+            return np.zeros(1, dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
         moment = self.interactions.user[rows] * (len(seqs.events) + 1)
         if self.window or self.knows_met:
             moment = moment + seqs.behind(self.interactions, rows)

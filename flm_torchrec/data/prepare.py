@@ -32,7 +32,7 @@ from flm_torchrec.errors import UserError
 from flm_torchrec.files import atomic_file, atomic_folder
 from flm_torchrec.typed_yaml import load_yaml
 
-_FORMAT = 4  # of the prepared folder; a change makes the old ones stale
+_FORMAT = 5  # of the prepared folder; a change makes the old ones stale
 Progress = Callable[[str], None]
 
 

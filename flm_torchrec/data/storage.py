@@ -105,6 +105,17 @@ def _load_entity(folder: Path, name: str, meta: dict[str, Any] | None) -> Entity
     )
 
 
+def _load_context(folder: Path, sizes: dict[str, int]) -> dict[str, Column]:
+    """The columns of the context; those of one value a row lie side by side in one array."""
+    singles = iter(_load_array(folder / "interactions context.npy").T)
+    return {
+        name: _load_column(folder, f"context {name}", size)
+        if (folder / f"context {name} offsets.npy").exists()
+        else Column(values=next(singles), offsets=None, num_embeddings=size)
+        for name, size in sizes.items()
+    }
+
+
 def load(folder: Path) -> Dataset:
     """Read a prepared folder."""
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
@@ -113,10 +124,7 @@ def load(folder: Path) -> Dataset:
         name: _load_array(folder / f"interactions label {place}.npy")
         for place, name in enumerate(meta["labels"])
     }
-    context = {
-        name: _load_column(folder, f"context {place}", size)
-        for place, (name, size) in enumerate(meta["context"].items())
-    }
+    context = _load_context(folder, meta["context"])
     corpus = folder / "corpus.parquet"
     return Dataset(
         schema=Schema.model_validate(meta["schema"]),

@@ -35,11 +35,12 @@ def as_table(entries: Sequence[dict[str, Any]]) -> str:
     def cell(number: Any) -> str:
         return f"{number:>12.4f}" if isinstance(number, int | float) else f"{'-':>12}"
 
-    lines = [f"{'check':<68}{'value':>12}{'bound':>12}"]
+    width = 2 + max(46, *(len(entry["name"]) for entry in entries))
+    lines = [f"{'check':<{width}}{'value':>12}{'bound':>12}"]
     for entry in entries:
         mark = "" if entry["passed"] else "  FAILED"
         reason = f": {entry['reason']}" if "reason" in entry else ""
         lines.append(
-            f"{entry['name']:<68}{cell(entry['value'])}{cell(entry['bound'])}{mark}{reason}"
+            f"{entry['name']:<{width}}{cell(entry['value'])}{cell(entry['bound'])}{mark}{reason}"
         )
     return "\n".join(lines)

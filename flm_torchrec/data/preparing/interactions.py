@@ -132,23 +132,44 @@ def _width(log: Log, features: dict[str, Feature]) -> int:
 def _write_context(
     log: Log, order: NDArray[np.int64] | None, fits: Fits, folder: Path
 ) -> dict[str, int]:
-    """Write columns and numbers; name -> rows of the table of each column."""
-    shape = (log.num_rows, _width(log, log.names.context))
-    path = folder / "interactions numbers.npy"
-    numbers = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    """Write columns and numbers; name -> rows of the table of each column.
+
+    What has one value a row is written side by side, so that a row lies in one place.
+    """
+    features = log.names.context
+
+    def matrix(name: str, width: int, dtype: type) -> np.memmap:
+        path, shape = folder / f"interactions {name}.npy", (log.num_rows, width)
+        return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+
+    numbers = matrix("numbers", _width(log, features), np.float32)
+    singles = matrix("context", num_singles(features), np.int32)
     sizes: dict[str, int] = {}
-    first = 0
+    first = place = 0
     for name, found in _features(log, fits):
-        if isinstance(found, Column):
-            column = found if order is None else reordered(found, order)
-            sizes[name] = save_column(folder, f"context {len(sizes)}", column)
-        else:
+        if not isinstance(found, Column):
             block = found.reshape(log.num_rows, -1)
             stop = first + block.shape[1]
             numbers[:, first:stop] = block if order is None else block[order]
             first = stop
+            continue
+        column = found if order is None else reordered(found, order)
+        if column.offsets is None:
+            singles[:, place] = column.values
+            place += 1
+        else:
+            save_column(folder, f"context {name}", column)
+        sizes[name] = column.num_embeddings
     numbers.flush()
+    singles.flush()
     return sizes
+
+
+def num_singles(features: dict[str, Feature]) -> int:
+    """How many of the features' columns have one value a row."""
+    categorical = [f for f in features.values() if f.kind == "categorical"]
+    bucketed = [f for f in features.values() if f.buckets is not None]
+    return len(bucketed) + sum(1 if f.hash is None else f.hash.ways for f in categorical)
 
 
 def write_no_interactions(folder: Path) -> dict[str, Any]:
@@ -156,6 +177,7 @@ def write_no_interactions(folder: Path) -> dict[str, Any]:
     arrays = dict.fromkeys(ARRAYS, np.zeros(0, np.int64))
     arrays |= {"part": np.zeros(0, np.int8), "positive": np.zeros(0, np.bool_)}
     arrays |= {"numbers": np.zeros((0, 0), np.float32), "user_offsets": np.zeros(2, np.int64)}
+    arrays |= {"context": np.zeros((0, 0), np.int32)}
     for name, array in arrays.items():
         save_array(folder, name, array)
     return {"labels": [], "levels": {}, "moments": {}, "context": {}}
