@@ -182,7 +182,7 @@ class _Job:
             split = self.split
             if not split.exists():
                 split = stack.enter_context(atomic_file(self.split))
-                write_split(split, log.part, facts)
+                write_split(split, log.part, facts, self.schema.split_rule())
                 progress(f"split: {self.schema.split_rule().kind}")
             fingerprint = self.fingerprint(split)
             aside = stack.enter_context(atomic_folder(self._folder(fingerprint)))

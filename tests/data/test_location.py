@@ -64,3 +64,18 @@ def test_what_is_wrong_elsewhere_is_told_by_its_place(cache, memory):
 def test_a_path_is_where_its_splits_go(tmp_path):
     assert Location.of(tmp_path).made == tmp_path
     assert Location.of(str(tmp_path)).is_local
+
+
+def test_parts_are_in_the_order_of_their_numbers(tmp_path):
+    for number in (10, 2, 1):
+        (tmp_path / "log").mkdir(exist_ok=True)
+        (tmp_path / "log" / f"part-{number}.csv").write_text("a\n1\n")
+    found = Location.of(tmp_path).files("log")
+    assert found == ["log/part-1.csv", "log/part-2.csv", "log/part-10.csv"]
+
+
+def test_a_folder_among_the_parts_is_told(tmp_path):
+    (tmp_path / "log" / "day=1").mkdir(parents=True)
+    (tmp_path / "log" / "_temporary").mkdir()
+    with pytest.raises(UserError, match=r"log/day=1: is a folder; the parts of a table lie side"):
+        Location.of(tmp_path).files("log")

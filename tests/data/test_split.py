@@ -104,3 +104,31 @@ def test_a_split_without_ids_and_times_holds_rows_and_parts(tmp_path):
     table = pd.read_parquet(tmp_path / "splits/random.parquet")
     assert list(table.columns) == ["row", "part"]
     assert prepare(tmp_path).fingerprint == first.fingerprint
+
+
+def changed_split(folder, old: str, new: str):
+    path = folder / "schema.yaml"
+    path.write_text(path.read_text().replace(old, new))
+    return folder
+
+
+def test_a_rule_that_changes_beside_a_split_that_is_there_is_told(tmp_path):
+    folder = write_folder(tmp_path)
+    schema = folder / "schema.yaml"
+    schema.write_text(schema.read_text() + "split: {kind: random, validation: 0.2, test: 0.2}\n")
+    prepare(folder)
+    changed_split(folder, "test: 0.2", "test: 0.3")
+    with pytest.raises(UserError, match=r'random\.parquet: is split by .*"test":0\.2.*"test":0\.3'):
+        prepare(folder)
+    (folder / "splits" / "random.parquet").unlink()
+    prepare(folder)
+
+
+def test_a_split_in_row_groups_of_any_size_counts(tmp_path):
+    first = prepare(write_folder(tmp_path / "first"))
+    folder = write_folder(tmp_path / "second")
+    table = pd.read_parquet(tmp_path / "first/splits/leave_one_out.parquet")
+    (folder / "splits").mkdir()
+    table.to_parquet(folder / "splits" / "leave_one_out.parquet", row_group_size=4)
+    again = prepare(folder)
+    assert again.interactions.part.tolist() == first.interactions.part.tolist()

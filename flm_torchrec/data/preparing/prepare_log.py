@@ -57,7 +57,7 @@ def split_log(
         by_user = by_user_time(users.row, time)
     facts = Facts(source_row=staged.source_row(), ids=facts_ids, time=time, by_user=by_user)
     there = split.exists()
-    part = read_split(split, rule.kind, facts) if there else split_parts(facts.keys(), rule)
+    part = read_split(split, rule, facts) if there else split_parts(facts.keys(), rule)
     log = Log(
         path=path,
         names=names,

@@ -15,11 +15,12 @@ from flm_torchrec.data.dataset import PART_NAMES
 from flm_torchrec.data.preparing.columns import Discrete
 from flm_torchrec.data.preparing.split import SplitKeys
 from flm_torchrec.data.reading.tables import Table, read_chunks
-from flm_torchrec.data.schema import SplitKind
+from flm_torchrec.data.schema import Split, SplitKind
 from flm_torchrec.errors import UserError
 
 _ROWS = 1_000_000  # of a block
 TIME = "timestamp"
+_KEY = b"flm_torchrec split"  # of the file's metadata
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,13 +36,17 @@ class Facts:
         """The facts as tables, block by block."""
         is_whole = self.time is not None and bool((self.time == np.floor(self.time)).all())
         for first in range(0, len(self.source_row), _ROWS):
-            rows = slice(first, first + _ROWS)
-            columns = {"row": pa.array(self.source_row[rows])}
-            for name, ids in self.ids.items():
-                columns[name] = ids.values.take(pa.array(ids.codes[rows]))
-            if self.time is not None:
-                columns[TIME] = pa.array(self.time[rows].astype(np.int64 if is_whole else float))
-            yield pa.table(columns)
+            yield self.block(first, first + _ROWS, time=np.int64 if is_whole else np.float64)
+
+    def block(self, first: int, stop: int, *, time: type = np.float64) -> pa.Table:
+        """The facts of some rows."""
+        rows = slice(first, stop)
+        columns = {"row": pa.array(self.source_row[rows])}
+        for name, ids in self.ids.items():
+            columns[name] = ids.values.take(pa.array(ids.codes[rows]))
+        if self.time is not None:
+            columns[TIME] = pa.array(self.time[rows].astype(time))
+        return pa.table(columns)
 
     def keys(self) -> SplitKeys:
         """What a split may go by."""
@@ -60,13 +65,21 @@ def split_file(folder: Path, kind: SplitKind) -> Path:
     return folder / "splits" / f"{kind}.parquet"
 
 
-def write_split(file: Path, part: NDArray[np.int8], facts: Facts) -> None:
-    """Write `part` in the source's order, beside the facts of each row."""
+def _rule(split: Split) -> bytes:
+    """What of a rule decides, as the file keeps it."""
+    by_kind = {"leave_one_out": set(), "time": {"validation", "test"}}
+    keys = by_kind.get(split.kind, {"validation", "test", "seed"}) | {"kind"}
+    return split.model_dump_json(include=keys).encode()
+
+
+def write_split(file: Path, part: NDArray[np.int8], facts: Facts, split: Split) -> None:
+    """Write `part` in the source's order, beside the facts of each row, and the rule it is by."""
     names, first, writer = pa.array(PART_NAMES), 0, None
     try:
         for block in facts.blocks():
             stop = first + block.num_rows
             table = block.append_column("part", names.take(pa.array(part[first:stop])))
+            table = table.replace_schema_metadata({_KEY: _rule(split)})
             writer = writer or parquet.ParquetWriter(file, table.schema)
             writer.write_table(table)
             first = stop
@@ -75,21 +88,27 @@ def write_split(file: Path, part: NDArray[np.int8], facts: Facts) -> None:
             writer.close()
 
 
-def read_split(file: Path, kind: SplitKind, facts: Facts) -> NDArray[np.int8]:
-    """(n,) part of each interaction in the source's order; the file must agree with all facts."""
-    chunks = read_chunks(file.parent, file.stem, _ROWS)
-    parts, num_rows, expected = [], 0, facts.blocks()
-    for table in chunks:
-        block = next(expected, None)
-        if block is not None and block.num_rows == table.num_rows:
-            _compare(table, block)
+def read_split(file: Path, split: Split, facts: Facts) -> NDArray[np.int8]:
+    """(n,) part of each interaction in the source's order; the file must agree with all facts, and
+    with the rule if it tells one."""
+    parts, num_rows = [], 0
+    for table in read_chunks(file.parent, file.stem, _ROWS):
+        stop = num_rows + table.num_rows
+        if stop <= len(facts.source_row):
+            _compare(table, facts.block(num_rows, stop))
             parts.append(_parts(table))
-        num_rows += table.num_rows
+        num_rows = stop
+    told = (parquet.read_schema(file).metadata or {}).get(_KEY)
+    if told not in (None, _rule(split)):
+        raise UserError(
+            f"{file}: is split by {told.decode()}, schema.yaml says {_rule(split).decode()}; "
+            "remove the file to split anew, or change the schema back"
+        )
     if num_rows != len(facts.source_row):
         what = f"it has {num_rows} rows, the interactions {len(facts.source_row)}"
         raise _misfit(file, what)
     part = np.concatenate(parts)
-    _check_order(file, kind, facts.keys(), part)
+    _check_order(file, split.kind, facts.keys(), part)
     return part
 
 

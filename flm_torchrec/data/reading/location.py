@@ -3,6 +3,7 @@ made of it goes."""
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
@@ -68,18 +69,24 @@ class Location:
         return system.exists(f"{root}/{file}")
 
     def files(self, folder: str) -> list[str]:
-        """The files in `folder`, sorted by name, hidden ones left out; [] where it is none."""
+        """The files in `folder`, in the order of their names, 2 before 10, hidden ones left out;
+        [] where it is none. A folder in it raises UserError: its files would be missed."""
         if self.is_local:
             path = Path(self.url) / folder
-            found = (
-                [file.name for file in path.iterdir() if file.is_file()] if path.is_dir() else []
-            )
+            listed = [(e.name, e.is_dir()) for e in path.iterdir()] if path.is_dir() else []
         else:
             system, root = self._system()
             inside = f"{root}/{folder}"
-            listed = system.ls(inside, detail=True) if system.isdir(inside) else []
-            found = [PurePosixPath(e["name"]).name for e in listed if e["type"] == "file"]
-        return sorted(f"{folder}/{name}" for name in found if not name.startswith((".", "_")))
+            entries = system.ls(inside, detail=True) if system.isdir(inside) else []
+            listed = [(PurePosixPath(e["name"]).name, e["type"] == "directory") for e in entries]
+        shown = sorted((e for e in listed if not e[0].startswith((".", "_"))), key=_by_number)
+        for name, is_folder in shown:
+            if is_folder:
+                raise UserError(
+                    f"{self.path(f'{folder}/{name}')}: is a folder; the parts of a table lie side "
+                    f"by side in {folder}"
+                )
+        return [f"{folder}/{name}" for name, _ in shown]
 
     def size(self, file: str) -> int:
         """Bytes of a file."""
@@ -106,3 +113,8 @@ class Location:
         except (ValueError, ImportError) as error:
             raise UserError(f"{self.url}: cannot be reached: {error}") from error
         return system, str(root).rstrip("/")
+
+
+def _by_number(entry: tuple[str, bool]) -> list[tuple[int, str]]:
+    """A key that sorts part-2 before part-10."""
+    return [(int(p), "") if p.isdecimal() else (-1, p) for p in re.split(r"(\d+)", entry[0])]

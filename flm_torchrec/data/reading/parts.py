@@ -1,24 +1,23 @@
 """The files of a table, read block by block: NAME.parquet, NAME.csv, or a folder NAME of parts."""
 
 import csv
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from io import TextIOWrapper
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
+from flm_torchrec.data.reading.csv_tables import csv_tables
 from flm_torchrec.data.reading.location import Location
 from flm_torchrec.errors import UserError
 
-_CSV_BYTES = 8 << 20  # of a block; no row may be longer
 _ENDS = ("parquet", "csv")
 
 
@@ -131,82 +130,6 @@ def _txt_tables(
             yield pa.table({"text": pa.array(texts, pa.large_string())})
 
 
-def _csv_tables(
-    piece: Piece, rows: int, columns: Collection[str] | None, wrong: dict[int, str]
-) -> Iterator[pa.Table]:
-    """Tables with rows of nulls where a row has another number of values, told in `wrong`."""
-    part, is_wrong = piece.part, False
-
-    def skip(row: arrow_csv.InvalidRow) -> Literal["skip"]:
-        nonlocal is_wrong
-        is_wrong = True
-        return "skip"
-
-    types = part.types()
-    schema = pa.schema({name: types[name] for name in columns or types})
-    row = 0
-    with part.readable() as file:
-        for batch in arrow_csv.open_csv(file, *_csv_options(schema, skip)):
-            if is_wrong and not wrong:
-                wrong |= _wrong_rows(part, schema)
-            table = _with_gaps(pa.Table.from_batches([batch]), wrong, row)
-            yield table
-            row += table.num_rows
-    if is_wrong and not wrong:
-        wrong |= _wrong_rows(part, schema)
-    if wrong and max(wrong) >= row:
-        yield _with_gaps(schema.empty_table(), wrong, row)
-
-
-def _csv_options(
-    schema: pa.Schema, skip: Callable[[arrow_csv.InvalidRow], Literal["skip"]]
-) -> tuple[arrow_csv.ReadOptions, arrow_csv.ParseOptions, arrow_csv.ConvertOptions]:
-    """Every column as text; quotes, newlines, CRLF and a BOM just work."""
-    return (
-        arrow_csv.ReadOptions(use_threads=False, block_size=_CSV_BYTES),
-        arrow_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
-        arrow_csv.ConvertOptions(
-            column_types=schema,
-            include_columns=schema.names,
-            null_values=[""],
-            strings_can_be_null=True,
-        ),
-    )
-
-
-def _wrong_rows(part: Part, schema: pa.Schema) -> dict[int, str]:
-    """Where the wrong rows are, which only a reader that is not incremental tells."""
-    found: dict[int, str] = {}
-
-    def remember(row: arrow_csv.InvalidRow) -> Literal["skip"]:
-        assert row.number is not None  # as it is with several threads
-        found[row.number - 2] = (
-            f"{row.actual_columns} values where the header has {row.expected_columns}: "
-            f"{row.text[:80].replace(chr(10), '|')}"
-        )
-        return "skip"
-
-    one = pa.schema([schema.field(0)])
-    with part.readable() as file:
-        arrow_csv.read_csv(file, *_csv_options(one, remember))
-    return found
-
-
-def _with_gaps(table: pa.Table, wrong: Collection[int], first: int) -> pa.Table:
-    """`table`, whose first row is row `first`, with a row of nulls in each place in `wrong`."""
-    total, places = table.num_rows, []
-    for place in sorted(row - first for row in wrong if row >= first):
-        if place > total:
-            break
-        places.append(place)
-        total += 1
-    if not places:
-        return table
-    is_gap = np.zeros(total, bool)
-    is_gap[places] = True
-    return table.take(pa.array(np.cumsum(~is_gap) - 1, mask=is_gap))
-
-
 def _sized(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
     """The same rows, `rows` a table."""
     waiting: list[pa.Table] = []
@@ -223,7 +146,7 @@ def _sized(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-_READERS = {"parquet": _parquet_tables, "csv": _csv_tables, "txt": _txt_tables}
+_READERS = {"parquet": _parquet_tables, "csv": csv_tables, "txt": _txt_tables}
 
 
 def _ends(name: str) -> tuple[str, ...]:
