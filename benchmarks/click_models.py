@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torchrec import KeyedJaggedTensor
 from flm_torchrec.assemble import Assembly, assemble
 from flm_torchrec.config import RunConfig
 from flm_torchrec.data.dataset import TEST, Dataset
-from flm_torchrec.data.kjt import features_kjt
+from flm_torchrec.data.kjt import ContextReader, features_kjt
 from flm_torchrec.data.loader import load
 from flm_torchrec.data.sampling import LogSampler
 from flm_torchrec.evaluation.metrics import auc
@@ -31,20 +32,38 @@ BOTTOM, TOP = [64], [128, 64]  # of the DLRM
 TEST_ROWS = 8192  # scored at once
 
 
-def samples(dataset: Dataset, rows: NDArray[np.int64]) -> Samples:
-    """All that is known of some interactions, as a DLRM reads it."""
-    log = dataset.interactions
-    parts = [(log.context, log.numbers, rows)] if log.context or log.numbers.shape[1] else []
-    for entity, row in ((dataset.users, log.user), (dataset.items, log.item)):
-        if entity is not None:
-            parts.append((entity.columns, entity.numbers, row[rows]))
-    return Samples(
-        dense=torch.from_numpy(np.concatenate([numbers[row] for _, numbers, row in parts], axis=1)),
-        sparse=KeyedJaggedTensor.concat(
-            [features_kjt(columns, row) for columns, _, row in parts if columns]
-        ),
-        labels=torch.from_numpy(np.stack([label[rows] for label in log.labels.values()], axis=1)),
-    )
+class SampleReader:
+    """All that is known of interactions, as a DLRM reads it."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.context = ContextReader(dataset.interactions.context)
+
+    def __call__(self, rows: NDArray[np.int64]) -> Samples:
+        """rows (B,) of the interactions -> B samples"""
+        log = self.dataset.interactions
+        numbers = [log.numbers.take(rows, axis=0, mode="clip")]
+        context = self.context.kjt(rows)
+        parts = [] if context is None else [context]
+        for entity, of_log in ((self.dataset.users, log.user), (self.dataset.items, log.item)):
+            if entity is not None:
+                row = of_log[rows]
+                numbers.append(entity.numbers[row])
+                parts.append(features_kjt(entity.columns, row))
+        # Put together by numpy: in a worker torch would start threads of its own.
+        return Samples(
+            dense=torch.from_numpy(np.concatenate(numbers, axis=1)),
+            sparse=KeyedJaggedTensor(
+                keys=list(chain.from_iterable(part.keys() for part in parts)),
+                values=torch.from_numpy(np.concatenate([part.values().numpy() for part in parts])),
+                lengths=torch.from_numpy(
+                    np.concatenate([part.lengths().numpy() for part in parts])
+                ),
+            ),
+            labels=torch.from_numpy(
+                np.stack([label[rows] for label in log.labels.values()], axis=1)
+            ),
+        )
 
 
 def build_dlrm(dataset: Dataset, dim: int) -> DLRMTrain:
@@ -94,10 +113,11 @@ class Racer:
 def dlrm_auc(model: nn.Module, dataset: Dataset) -> dict[str, float]:
     """The test AUC of each label."""
     rows = np.flatnonzero(dataset.interactions.part == TEST)
+    read = SampleReader(dataset)
     logits: list[Tensor] = []
     with torch.no_grad():
         for chunk in np.array_split(rows, -(-len(rows) // TEST_ROWS)):
-            logits.append(model(samples(dataset, chunk))[1])
+            logits.append(model(read(chunk))[1])
     score = torch.cat(logits)
     found = {}
     for place, (name, values) in enumerate(dataset.interactions.labels.items()):
@@ -167,6 +187,7 @@ def racers(assembly: Assembly, runtime: Runtime, config: RunConfig) -> tuple[Rac
         ),
         lambda done: scale_dense_lr(assembly.optimizer, cosine(done)),
     )
+    read = SampleReader(dataset)
     torch.manual_seed(train.seed)
     dmp, optimizer = shard(
         build_dlrm(dataset, config.views.width),
@@ -181,7 +202,7 @@ def racers(assembly: Assembly, runtime: Runtime, config: RunConfig) -> tuple[Rac
     theirs = Racer(
         train_pipeline(dmp, optimizer, runtime.device),
         load(
-            lambda step: samples(dataset, sampler(step)),
+            lambda step: read(sampler(step)),
             start=0,
             stop=train.steps,
             workers=config.data.workers,

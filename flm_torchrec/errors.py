@@ -13,14 +13,20 @@ class UserError(ValueError):
 
 
 def app(main: Callable[P, int]) -> Callable[P, int]:
-    """Turn a `UserError` of an app's `main` into one line on stderr and exit code 2."""
+    """Turn a `UserError` of an app's `main`, and what the operating system refuses about a file,
+    into one line on stderr and exit code 2."""
 
     @functools.wraps(main)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
         try:
             return main(*args, **kwargs)
         except UserError as error:
-            print(f"flm: error: {error}", file=sys.stderr)
-            return 2
+            told = str(error)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            told = f"{error.filename}: {error.strerror}"
+        print(f"flm: error: {told}", file=sys.stderr)
+        return 2
 
     return guarded

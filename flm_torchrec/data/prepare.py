@@ -7,7 +7,7 @@ Example:
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from flm_torchrec.data.reading.bad_rows import write_quarantine
 from flm_torchrec.data.reading.location import Location
 from flm_torchrec.data.reading.parts import Part, is_there, parts_of
 from flm_torchrec.data.schema import EntitySchema, Schema
-from flm_torchrec.data.storage import is_prepared, load, read_fingerprints, save_meta
+from flm_torchrec.data.storage import is_prepared, load, read_bad_rows, read_fingerprints, save_meta
 from flm_torchrec.errors import UserError
 from flm_torchrec.files import atomic_file, atomic_folder
 from flm_torchrec.typed_yaml import load_yaml
@@ -83,8 +83,16 @@ def _prepared(
             ready = job.ready()
             if ready is None or not ready.exists():
                 raise
+    elif counts := read_bad_rows(ready):
+        progress(f"interactions: {_told(counts)}")
     job.hashes.save()
     return ready
+
+
+def _told(bad_rows: Mapping[str, int]) -> str:
+    """Column -> bad rows, in words."""
+    columns = ", ".join(f"{name or 'rows'} {count:,}" for name, count in bad_rows.items())
+    return f"{sum(bad_rows.values()):,} bad rows were left out: {columns}"
 
 
 def _schema(location: Location) -> Schema:
@@ -194,8 +202,7 @@ class _Job:
         if self.schema.on_bad_rows == "quarantine":
             write_quarantine(self.location.made, bad)
         if counts:
-            columns = ", ".join(f"{name or 'rows'} {count:,}" for name, count in counts.items())
-            progress(f"interactions: {bad.num_rows:,} bad rows were left out: {columns}")
+            progress(f"interactions: {_told(counts)}")
         return self._folder(fingerprint)
 
     def _finish(

@@ -57,13 +57,18 @@ def save_meta(folder: Path, **meta: Any) -> None:
 
 def is_prepared(folder: Path) -> bool:
     """Whether it is a prepared folder."""
-    return (folder / "meta.json").is_file()
+    return (folder / "meta.json").is_file() and (folder / "interactions user.npy").is_file()
 
 
 def read_fingerprints(folder: Path) -> list[str]:
     """That of a prepared folder, and those of the data that it has grown from."""
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     return [meta["fingerprint"], *meta["grown_from"]]
+
+
+def read_bad_rows(folder: Path) -> dict[str, int]:
+    """Column -> rows of the interactions that a prepared folder was made without."""
+    return json.loads((folder / "meta.json").read_text(encoding="utf-8")).get("bad_rows", {})
 
 
 def _load_array(file: Path) -> NDArray:

@@ -53,7 +53,7 @@ FILES = {
         written("items/0.csv", "x\n"), told="has both items.csv and the folder items; one of"
     ),
     "folder without parts": table(
-        moved(ITEMS, "items/more/0.csv"), told="is a folder; the parts of a table lie side by side in items"
+        moved(ITEMS, "items/more/0.csv"), told="more: is a folder; the parts of a table lie side"
     ),
     "folder named as a file": table(
         moved(ITEMS, "x/0.csv"),

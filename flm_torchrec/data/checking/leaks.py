@@ -36,8 +36,8 @@ def _told(column: pa.Array, label: NDArray[np.float32]) -> str | None:
         words = _word(column, label, levels)
         if words is not None:
             return words
-    else:
-        numbers = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        numbers = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         equal = min((numbers[label == level] == level).mean() for level in levels)
         if equal >= _NEARLY_ALL:
             return f"it equals it in {equal:.1%} of the rows or more"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from flm_torchrec.data.compute import pc
+from flm_torchrec.data.reading.times import seconds_of_texts
 
 _NUMBER = r"^\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*$"
 _DATE = r"^\d{4}-\d{1,2}-\d{1,2}([ T]\d{1,2}:\d{2}.*)?$"
@@ -79,8 +80,9 @@ class Profile:
         return self.distinct > max(20, self.rows / 2)
 
     def levels(self) -> list[float]:
-        """The sorted distinct numbers."""
-        return sorted(pc.unique(self.values).to_pylist())
+        """The sorted distinct finite numbers."""
+        found = pc.unique(self.values)
+        return sorted(found.filter(pc.is_finite(found)).to_pylist())
 
     def mean_words(self) -> float:
         """Words of a text, on average."""
@@ -132,10 +134,9 @@ def _typed(values: pa.Array) -> pa.Array:
     if len(texts) and pc.all(pc.match_substring_regex(texts, _NUMBER)).as_py():
         return _numbers(pc.utf8_trim_whitespace(texts).cast(pa.float64()))
     if len(texts) and pc.all(pc.match_substring_regex(texts, _DATE)).as_py():
-        try:
-            return texts.cast(pa.timestamp("us"))
-        except pa.ArrowInvalid:
-            return texts
+        seconds = seconds_of_texts(texts)
+        if seconds.null_count == 0:
+            return pc.multiply(seconds, 1e6).cast(pa.int64()).cast(pa.timestamp("us"))
     return texts
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from flm_torchrec.data.reading.location import Location
@@ -47,7 +48,7 @@ class ContentHashes:
         return found
 
     def save(self) -> None:
-        """Keep what is new."""
+        """Keep what is new, where that can be written: without it files are read once more."""
         if self._is_new:
-            with atomic_file(self._file) as file:
+            with suppress(OSError), atomic_file(self._file) as file:
                 file.write_text(json.dumps(self._known, indent=1), encoding="utf-8")

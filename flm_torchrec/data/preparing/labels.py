@@ -14,6 +14,12 @@ from flm_torchrec.data.schema import ALWAYS, Label
 from flm_torchrec.errors import UserError
 
 
+def _is_exact(numbers: pa.Array) -> bool:
+    """Are distinct numbers still distinct as float32?"""
+    narrow = numbers.to_numpy().astype(np.float32)
+    return len(np.unique(narrow)) == len(narrow)
+
+
 @dataclass(frozen=True, slots=True)
 class Labels:
     """Levels and moments of the labels, as they are fitted one after another."""
@@ -58,7 +64,7 @@ class Labels:
         """Classes as numbers: what they are, or of texts their places in order."""
         distinct = columns.distinct(f"label {name}")
         numbers = to_numbers(distinct)
-        if numbers is not None and numbers.null_count == 0:
+        if numbers is not None and numbers.null_count == 0 and _is_exact(numbers):
             found = columns.coded(f"label {name}", distinct)
             return np.append(numbers.to_numpy().astype(np.float32), np.float32(np.nan))[found.codes]
         found = columns.coded(f"label {name}", distinct.cast(pa.large_string()))

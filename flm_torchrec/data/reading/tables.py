@@ -77,6 +77,7 @@ def to_numbers(values: pa.Array) -> pa.Array | None:
         return values if is_number else None
     is_number = pc.match_substring_regex(values, _NUMBER)
     values = pc.utf8_trim_whitespace(pc.if_else(is_number, values, None))
+    values = pc.utf8_ltrim(values, "+")  # which Arrow reads as no number
     is_whole = pc.all(pc.match_substring_regex(values, _WHOLE)).as_py() is not False
     return values.cast(pa.int64() if is_whole else pa.float64())
 
