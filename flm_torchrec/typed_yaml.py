@@ -145,7 +145,12 @@ def _problems(
             problems[key] += f" or {_wanted(error)}"
         else:
             problems[key] += f"; {_told(error, model)}"
-    return problems
+    # What is wrong inside a mapping tells more than that it isn't the union's other member.
+    return {k: told for k, told in problems.items() if not _has_inner(k, problems)}
+
+
+def _has_inner(key: str, keys: Iterable[str]) -> bool:
+    return any(other.startswith(f"{key}.") for other in keys)
 
 
 def _dotted(error: ErrorDetails, content: Any) -> str:

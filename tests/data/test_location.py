@@ -79,3 +79,7 @@ def test_a_folder_among_the_parts_is_told(tmp_path):
     (tmp_path / "log" / "_temporary").mkdir()
     with pytest.raises(UserError, match=r"log/day=1: is a folder; the parts of a table lie side"):
         Location.of(tmp_path).files("log")
+
+
+def test_a_folder_beside_a_remote_one_is_found():
+    assert Location.of("memory://data/new").beside("../old") == "memory://data/old"

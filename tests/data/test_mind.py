@@ -123,3 +123,12 @@ def test_a_broken_line_is_told(tmp_path, old, new, message):
 def test_a_folder_without_behaviors_is_told(tmp_path):
     with pytest.raises(UserError, match=r"has no behaviors\.tsv"):
         convert_mind(tmp_path, tmp_path / "out")
+
+
+def test_blanks_around_a_history_are_no_clicks(tmp_path):
+    blank = BEHAVIORS.replace("\tN4 N5\t", "\t N4 N5 \t").replace("AM\t\tN1-1", "AM\t \tN1-1")
+    assert blank != BEHAVIORS
+    plain, out = tmp_path / "plain", tmp_path / "out"
+    convert_mind(written(tmp_path / "one"), plain)
+    convert_mind(written(tmp_path / "two", blank), out)
+    pd.testing.assert_frame_equal(interactions(out), interactions(plain))

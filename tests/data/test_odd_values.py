@@ -80,3 +80,16 @@ def test_infer_proposes_no_threshold_at_infinity(tmp_path):
     folder = changed(write_folder(tmp_path), "interactions.csv", "u2,i2,1,5", "u2,i2,1e400,5")
     (folder / "schema.yaml").unlink()
     assert "inf" not in (infer(folder).interactions.labels["like"].value or "")
+
+
+def test_infer_reads_on_where_the_first_part_is_short(tmp_path):
+    folder = write_folder(tmp_path)
+    (folder / "schema.yaml").unlink()
+    expected = infer(folder)
+    first, *lines = (folder / "interactions.csv").read_text().splitlines()
+    (folder / "interactions.csv").unlink()
+    (folder / "interactions").mkdir()
+    for number, part in enumerate((lines[:1], lines[1:])):
+        file = folder / "interactions" / f"part-{number}.csv"
+        file.write_text("\n".join([first, *part]) + "\n")
+    assert infer(folder) == expected

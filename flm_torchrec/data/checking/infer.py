@@ -5,12 +5,13 @@ Example:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import yaml
 from numpy.typing import NDArray
 
@@ -82,7 +83,14 @@ def _sample(folder: Path, name: str) -> Table | None:
     """The first rows of a table, or None where it is not there."""
     if not is_there(Location.of(folder), name):
         return None
-    return next(read_chunks(folder, name, _SAMPLE))
+    chunks, num_rows = [], 0
+    for chunk in read_chunks(folder, name, _SAMPLE):
+        chunks.append(chunk)
+        num_rows += chunk.num_rows
+        if num_rows >= _SAMPLE:
+            break
+    joined = pa.concat_tables([chunk.data for chunk in chunks], promote_options="permissive")
+    return replace(chunks[0], data=joined)
 
 
 def _with_interactions(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -15,10 +16,12 @@ _GRAIN_NS = 50_000_000
 
 
 class ContentHashes:
-    """Hashes by path, size and time of the last change, in a file of the prepared folders."""
+    """Hashes by path, size and time of the last change, in a file of the prepared folders; a path
+    counts from the folder of these, wherever it is mounted."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        self._made = file.parent.parent
         text = file.read_text(encoding="utf-8") if file.exists() else "{}"
         self._known: dict[str, list] = json.loads(text)
         self._is_new = False
@@ -35,7 +38,7 @@ class ContentHashes:
     def of_path(self, path: Path, name: Path | None = None) -> str:
         """The hash of a local file, which is to take the name `name`."""
         status, now = path.stat(), time.time_ns()
-        key = str((name or path).absolute())
+        key = os.path.relpath(name or path, self._made)
         state = [status.st_size, status.st_mtime_ns]
         *known, hashed_at, digest = self._known.get(key, [0, 0, 0, ""])
         if known == state and hashed_at - status.st_mtime_ns > _GRAIN_NS:

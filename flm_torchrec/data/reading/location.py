@@ -3,6 +3,7 @@ made of it goes."""
 
 import hashlib
 import os
+import posixpath
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -52,7 +53,10 @@ class Location:
         """A path or URL as it is seen from this folder."""
         if "://" in folder or Path(folder).is_absolute():
             return folder
-        return os.path.normpath(self.path(folder)) if self.is_local else f"{self.url}/{folder}"
+        if self.is_local:
+            return os.path.normpath(self.path(folder))
+        scheme, _, place = self.url.partition("://")
+        return f"{scheme}://{posixpath.normpath(f'{place}/{folder}')}"
 
     def exists(self) -> bool:
         """Whether there is such a folder."""
@@ -110,7 +114,7 @@ class Location:
     def _system(self) -> tuple[AbstractFileSystem, str]:
         try:
             system, root = url_to_fs(self.url)
-        except (ValueError, ImportError) as error:
+        except (ValueError, ImportError, OSError) as error:
             raise UserError(f"{self.url}: cannot be reached: {error}") from error
         return system, str(root).rstrip("/")
 

@@ -1,6 +1,7 @@
 """The files of a table, read block by block: NAME.parquet, NAME.csv, or a folder NAME of parts."""
 
 import csv
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from flm_torchrec.data.reading.location import Location
 from flm_torchrec.errors import UserError
 
 _ENDS = ("parquet", "csv")
+_NOT_UTF8 = re.compile(r"Row #(\d+): .*invalid UTF8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,9 @@ class Part:
                 yield file
         except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
             what = " ".join(str(error).split())
+            if self.kind == "csv" and (bad := _NOT_UTF8.search(what)):
+                row = int(bad[1]) - 1  # the header counts there
+                raise UserError(f"{self.path}: data row {row}: is not UTF-8 text") from error
             raise UserError(f"{self.path}: cannot be read as {self.kind}: {what}") from error
 
     def types(self) -> dict[str, pa.DataType]:

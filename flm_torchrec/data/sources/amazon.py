@@ -5,6 +5,7 @@ Users are known by their ids, items by what their reviews say, and by the produc
 
 import ast
 import json
+import math
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -30,6 +31,7 @@ from flm_torchrec.errors import UserError
 T = TypeVar("T")
 _ROWS = 50_000  # of a block
 _MILLISECONDS = 100_000_000_000  # what is beyond is no time in seconds
+_LARGEST = 1e18  # of a number: what is beyond is no int64
 _REVIEW = pa.schema(
     {
         "user_id": pa.string(),
@@ -102,9 +104,12 @@ def _first(record: dict[str, Any], *names: str) -> Any:
 def _number(record: dict[str, Any], *names: str) -> float:
     value = _first(record, *names)
     try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"'{value}' is no number, which {' or '.join(names)} must be") from None
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not abs(number) < _LARGEST:
+        raise ValueError(f"'{value}' is no number, which {' or '.join(names)} must be")
+    return number
 
 
 def _text(value: Any) -> str | None:
@@ -116,7 +121,7 @@ def _votes(record: dict[str, Any]) -> int | None:
     found = record.get("helpful_vote", record.get("vote", record.get("helpful")))
     if isinstance(found, list):
         found = found[0] if found else None
-    return None if found is None else int(str(found).replace(",", ""))
+    return None if found is None else int(_number({"votes": str(found).replace(",", "")}, "votes"))
 
 
 def _review(record: dict[str, Any]) -> tuple[Any, ...]:

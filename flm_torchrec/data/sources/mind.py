@@ -94,7 +94,7 @@ def _add_histories(folder: NewFolder, files: list[Path]) -> None:
             columns = (rows[name].to_pylist() for name in ("user_id", "time", "history"))
             for user, time, history in zip(*columns, strict=True):
                 if user not in found or time < found[user][0]:
-                    found[user] = time, history
+                    found[user] = time, history and history.strip()
     users = [user for user, (_, history) in found.items() if history]
     for first in range(0, len(users), _USERS):
         chosen = users[first : first + _USERS]

@@ -42,6 +42,8 @@ def _kinds(path: Path) -> dict[str, str]:
                 f"{path}: the header has '{column}'; a column is NAME:TYPE, where TYPE is one of "
                 f"{', '.join(_TYPES)}"
             )
+        if set(".{}") & set(name):
+            raise UserError(f"{path}: the header has '{column}'; allowed: names without . {{ and }}")
         kinds[name] = kind
     return kinds
 

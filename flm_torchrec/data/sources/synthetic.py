@@ -39,6 +39,8 @@ def write_synthetic(
             raise UserError(f"{name}: {count}; allowed: 1 or more")
         if count is not None and kind == "context" and name != "interactions":
             raise UserError(f"{name}: {count}; the kind 'context' has no {name}")
+    if seed < 0:
+        raise UserError(f"seed: {seed}; allowed: 0 or more")
     entities = {"users": users or _USERS, "items": items or _ITEMS}
     with new_folder(out) as folder:
         if kind == "context":
