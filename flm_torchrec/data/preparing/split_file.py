@@ -34,11 +34,16 @@ class Facts:
 
     def blocks(self) -> Iterator[pa.Table]:
         """The facts as tables, block by block."""
-        is_whole = self.time is not None and bool((self.time == np.floor(self.time)).all())
+        time = self.time_type()
         for first in range(0, len(self.source_row), _ROWS):
-            yield self.block(first, first + _ROWS, time=np.int64 if is_whole else np.float64)
+            yield self.block(first, first + _ROWS, time)
 
-    def block(self, first: int, stop: int, *, time: type = np.float64) -> pa.Table:
+    def time_type(self) -> type:
+        """Of the times: whole numbers where all are."""
+        is_whole = self.time is not None and bool((self.time == np.floor(self.time)).all())
+        return np.int64 if is_whole else np.float64
+
+    def block(self, first: int, stop: int, time: type) -> pa.Table:
         """The facts of some rows."""
         rows = slice(first, stop)
         columns = {"row": pa.array(self.source_row[rows])}
@@ -91,11 +96,11 @@ def write_split(file: Path, part: NDArray[np.int8], facts: Facts, split: Split) 
 def read_split(file: Path, split: Split, facts: Facts) -> NDArray[np.int8]:
     """(n,) part of each interaction in the source's order; the file must agree with all facts, and
     with the rule if it tells one."""
-    parts, num_rows = [], 0
+    parts, num_rows, time = [], 0, facts.time_type()
     for table in read_chunks(file.parent, file.stem, _ROWS):
         stop = num_rows + table.num_rows
         if stop <= len(facts.source_row):
-            _compare(table, facts.block(num_rows, stop))
+            _compare(table, facts.block(num_rows, stop, time))
             parts.append(_parts(table))
         num_rows = stop
     told = (parquet.read_schema(file).metadata or {}).get(_KEY)
