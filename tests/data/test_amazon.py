@@ -125,6 +125,10 @@ def test_products_bring_titles_and_items_without_one_stay(tmp_path):
         ('"overall": 3.0', '"overall": "x"', "line 2: 'x' is no number, which overall or rating"),
         ('{"reviewerID": "A2"', '{reviewerID: "A2"', "line 2: is not JSON: "),
         ('{"reviewerID": "A2"', '["A2"]#', "line 2: is not JSON: "),
+        ("1363392000", "1e400", "line 2: 'inf' is no number, which unixReviewTime or timestamp"),
+        ("1363392000", f"{10**400}", "is no number, which unixReviewTime or timestamp must be"),
+        ("1363392000", f"{10**24}", "line 2: '1000000000000000000000000' is no number, which unix"),
+        ("3.0", "NaN", "line 2: 'nan' is no number, which overall or rating must be"),
     ],
 )
 def test_a_broken_line_is_told(tmp_path, old, new, message):
@@ -134,6 +138,12 @@ def test_a_broken_line_is_told(tmp_path, old, new, message):
         converted(tmp_path, content.replace(old, new))
     assert message in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_votes_may_be_written_as_a_fraction(tmp_path):
+    content = lines(OF_2014).replace('"helpful": [2, 3]', '"helpful_vote": 2.0')
+    converted(tmp_path, content)
+    assert pd.read_parquet(tmp_path / "out/interactions.parquet").votes.tolist() == [2, 0]
 
 
 def test_reviews_without_a_line_are_told(tmp_path):

@@ -32,3 +32,17 @@ def test_a_file_that_was_just_written_is_not_trusted_to_be_the_same(tmp_path):
     file.write_text("two")
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert ContentHashes(kept).of_path(file) != first
+
+
+def test_a_folder_may_be_mounted_elsewhere(tmp_path):
+    made, file = tmp_path / "one", tmp_path / "one/data.csv"
+    (made / "prepared").mkdir(parents=True)
+    file.write_text("one")
+    os.utime(file, ns=(0, 0))
+    hashes = ContentHashes(made / "prepared/hashes.json")
+    first = hashes.of_path(file)
+    hashes.save()
+    made = made.rename(tmp_path / "other")
+    (made / "data.csv").write_text("two")
+    os.utime(made / "data.csv", ns=(0, 0))  # as if it had not been touched
+    assert ContentHashes(made / "prepared/hashes.json").of_path(made / "data.csv") == first

@@ -60,6 +60,7 @@ def test_interactions_alone_are_enough(tmp_path):
     [
         ("rating:float", "stars:float", "books.inter: no column rating; it has user_id, item_id"),
         ("page:float", "page", "the header has 'page'; a column is NAME:TYPE, where TYPE is one"),
+        ("page:float", "a.b:float", "has 'a.b:float'; allowed: names without . { and }"),
         ("20\t2", "20\tgood", "books.inter: line 3, column 'rating': 'good', where a number is"),
         ("10.5\t10\t3\na\t8\t20\t2\t\nb\t8\t30\t6", "1\t\t3\nb\t8\t30\t", "'rating' is empty"),
     ],

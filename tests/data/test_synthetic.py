@@ -124,6 +124,7 @@ def test_titles_carry_the_category(tmp_path):
     [
         ("sequence", {"users": 0}, "users: 0; allowed: 1 or more"),
         ("context", {"interactions": -1}, "interactions: -1; allowed: 1 or more"),
+        ("sequence", {"seed": -1}, "seed: -1; allowed: 0 or more"),
         ("context", {"items": 5}, "items: 5; the kind 'context' has no items"),
     ],
 )

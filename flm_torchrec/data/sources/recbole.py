@@ -43,7 +43,8 @@ def _kinds(path: Path) -> dict[str, str]:
                 f"{', '.join(_TYPES)}"
             )
         if set(".{}") & set(name):
-            raise UserError(f"{path}: the header has '{column}'; allowed: names without . {{ and }}")
+            what = f"the header has '{column}'; allowed: names without . {{ and }}"
+            raise UserError(f"{path}: {what}")
         kinds[name] = kind
     return kinds
 
