@@ -59,10 +59,14 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 def _infer(arguments: argparse.Namespace) -> int:
     from flm_torchrec.data.checking.infer import propose
+    from flm_torchrec.data.reading.location import Location
     from flm_torchrec.files import atomic_file
 
-    schema_file = arguments.folder / "schema.yaml"
-    if arguments.write and schema_file.exists():
+    location = Location.of(arguments.folder)
+    schema_file = location.path("schema.yaml")
+    if arguments.write and not location.is_local:
+        raise UserError(f"{schema_file}: --write needs a folder of this machine")
+    if arguments.write and location.has("schema.yaml"):
         raise UserError(f"{schema_file}: is there already; nothing was changed")
     text = propose(arguments.folder).yaml()
     if not arguments.write:
@@ -168,9 +172,8 @@ def _parser() -> argparse.ArgumentParser:
     check = verbs.add_parser("check", help="report what a folder holds, and what is wrong in it")
     ready = verbs.add_parser("prepare", help="split a folder and prepare it for training")
     ready.add_argument("--dask", metavar="ADDRESS", help="scheduler of the machines to work on")
-    for verb in (infer, check):
-        verb.add_argument("folder", type=Path)
-    ready.add_argument("folder", help="a path, or any location that fsspec knows")
+    for verb in (infer, check, ready):
+        verb.add_argument("folder", help="a path, or any location that fsspec knows")
     return parser
 
 

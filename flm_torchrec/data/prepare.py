@@ -7,14 +7,15 @@ Example:
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flm_torchrec.data.dataset import Dataset
 from flm_torchrec.data.preparing.corpus import write_corpus
+from flm_torchrec.data.preparing.data_schema import earlier_folder, load_schema
 from flm_torchrec.data.preparing.entities import Catalogue, needs_table
 from flm_torchrec.data.preparing.fits import Fits
 from flm_torchrec.data.preparing.hashes import ContentHashes
@@ -23,16 +24,14 @@ from flm_torchrec.data.preparing.prepare_log import split_log, write_log
 from flm_torchrec.data.preparing.split_file import split_file, write_split
 from flm_torchrec.data.preparing.stage_log import Mapper, log_path, stage_log
 from flm_torchrec.data.preparing.staging import staging_folder
-from flm_torchrec.data.reading.bad_rows import write_quarantine
+from flm_torchrec.data.reading.bad_rows import read_bad_rows, save_bad_rows, write_quarantine
 from flm_torchrec.data.reading.location import Location
 from flm_torchrec.data.reading.parts import Part, is_there, parts_of
 from flm_torchrec.data.schema import EntitySchema, Schema
-from flm_torchrec.data.storage import is_prepared, load, read_bad_rows, read_fingerprints, save_meta
-from flm_torchrec.errors import UserError
+from flm_torchrec.data.storage import is_prepared, load, read_fingerprints, save_meta
 from flm_torchrec.files import atomic_file, atomic_folder
-from flm_torchrec.typed_yaml import load_yaml
 
-_FORMAT = 5  # of the prepared folder; a change makes the old ones stale
+_FORMAT = 6  # of the prepared folder; a change makes the old ones stale
 Progress = Callable[[str], None]
 
 
@@ -53,25 +52,16 @@ def prepare(
 
 
 def _prepared(
-    folder: Path | str, mapper: Mapper, progress: Progress, later: tuple[str, ...]
+    folder: Path | str | Location, mapper: Mapper, progress: Progress, later: tuple[str, ...]
 ) -> Path:
     """The prepared folder; `later` are those that grow from it."""
-    location = Location.of(folder)
-    if not location.exists():
-        raise UserError(f"{folder}: there is no such folder of users, items, interactions")
-    schema = _schema(location)
-    earlier = None
-    if schema.grow_from is not None:
-        later = (*later, location.url)
-        before = location.beside(schema.grow_from)
-        if before in later:
-            raise UserError(
-                f"{location.path('schema.yaml')}: grow_from: {schema.grow_from} grows from this "
-                "folder itself; allowed: data that was there before"
-            )
-        earlier = Path(before)
+    location = Location.existing(folder)
+    schema = load_schema(location)
+    before, earlier = earlier_folder(location, schema, later), None
+    if before is not None:
+        earlier = before.made
         if not is_prepared(earlier):
-            earlier = _prepared(before, mapper, progress, later)
+            earlier = _prepared(before, mapper, progress, (*later, location.url))
     job = _Job(location, schema, earlier, ContentHashes(location.made / "prepared" / "hashes.json"))
     ready = job.ready()
     if ready is None or not ready.exists():
@@ -83,31 +73,12 @@ def _prepared(
             ready = job.ready()
             if ready is None or not ready.exists():
                 raise
-    elif counts := read_bad_rows(ready):
-        progress(f"interactions: {_told(counts)}")
+    else:
+        # What is prepared can be read where nothing can be written.
+        with suppress(OSError):
+            job.tell_bad_rows(ready, progress)
     job.hashes.save()
     return ready
-
-
-def _told(bad_rows: Mapping[str, int]) -> str:
-    """Column -> bad rows, in words."""
-    columns = ", ".join(f"{name or 'rows'} {count:,}" for name, count in bad_rows.items())
-    return f"{sum(bad_rows.values()):,} bad rows were left out: {columns}"
-
-
-def _schema(location: Location) -> Schema:
-    name, path = "schema.yaml", location.path("schema.yaml")
-    if location.is_local:
-        return load_yaml(path, Schema)
-    if not location.has(name):
-        raise UserError(f"{path}: there is no such file")
-    copy = location.made / name
-    with location.open(name) as source, atomic_file(copy) as file:
-        file.write_bytes(source.read())
-    try:
-        return load_yaml(copy, Schema)
-    except UserError as error:
-        raise UserError(str(error).replace(str(copy), str(path))) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,13 +168,20 @@ class _Job:
             meta = write_log(log, known, fits, aside)
             fits.save(aside)
             bad = staged.bad()
+            save_bad_rows(aside, bad)
             counts = dict(Counter(bad["column"].to_pylist()))
             self._finish(aside, fingerprint, meta | {"bad_rows": counts}, progress)
+        self.tell_bad_rows(self._folder(fingerprint), progress)
+        return self._folder(fingerprint)
+
+    def tell_bad_rows(self, prepared: Path, progress: Progress) -> None:
+        """Tell what a prepared folder was made without, in the quarantine file too."""
+        bad = read_bad_rows(prepared)
+        if counts := Counter(bad["column"].to_pylist()):
+            columns = ", ".join(f"{name or 'rows'} {count:,}" for name, count in counts.items())
+            progress(f"interactions: {bad.num_rows:,} bad rows were left out: {columns}")
         if self.schema.on_bad_rows == "quarantine":
             write_quarantine(self.location.made, bad)
-        if counts:
-            progress(f"interactions: {_told(counts)}")
-        return self._folder(fingerprint)
 
     def _finish(
         self, folder: Path, fingerprint: str, meta: dict[str, Any], progress: Progress

@@ -66,11 +66,6 @@ def read_fingerprints(folder: Path) -> list[str]:
     return [meta["fingerprint"], *meta["grown_from"]]
 
 
-def read_bad_rows(folder: Path) -> dict[str, int]:
-    """Column -> rows of the interactions that a prepared folder was made without."""
-    return json.loads((folder / "meta.json").read_text(encoding="utf-8")).get("bad_rows", {})
-
-
 def _load_array(file: Path) -> NDArray:
     # Copy on write: pages come from the file, yet the array is writable, as torch wants it.
     return np.load(file, mmap_mode="c").view(np.ndarray)

@@ -100,3 +100,14 @@ def test_a_quarantine_of_earlier_data_goes_when_nothing_is_bad(tmp_path):
     (folder / "splits/time.parquet").unlink()
     prepare(folder)
     assert not (folder / "quarantine/interactions.csv").exists()
+
+
+def test_a_quarantine_file_that_is_gone_is_written_again(tmp_path):
+    folder = log_with(tmp_path, "quarantine")
+    prepare(folder)
+    file = folder / "quarantine/interactions.csv"
+    whole = file.read_text()
+    for change in (file.unlink, lambda: file.write_text("of other data")):
+        change()
+        prepare(folder)
+        assert file.read_text() == whole

@@ -44,7 +44,7 @@ def of_log(old: str, new: str, told: str) -> Broken:
 
 FILES = {
     "interactions without a row": table(written(MET, HEADER), told=f"{MET}: has no data rows"),
-    "blank lines alone": table(written(ITEMS, "\n\n\n"), told=f"{ITEMS}: cannot be read as csv"),
+    "blank lines alone": table(written(ITEMS, "\n\n\n"), told=f"{ITEMS}: has no data rows"),
     "no file of users": table(removed(USERS), told="has neither of users.parquet and users.csv"),
     "both csv and parquet": table(
         written("items.parquet", b"x"), told="has both items.parquet and items.csv; one of them"
@@ -151,11 +151,11 @@ FORMS = {
     ),
     "UTF-16": table(
         recoded(ITEMS, lambda content: content.decode().encode("utf-16")),
-        told=f"{ITEMS}: cannot be read as csv: 'utf-8' codec can't decode byte 0xff in position 0",
+        told=f"{ITEMS}: cannot be read as csv: line 1 is not UTF-8 text",
     ),
     "Latin-1 far below": table(
         recoded(MET, lambda content: content + b"u4,i1,1,9\n" * 2000 + b"u\xe9,i1,1,9\n"),
-        told=f"{MET}: cannot be read as csv: In CSV column #0: Row #2011: ",
+        told=f"{MET}: cannot be read as csv: data row 2010 is not UTF-8 text",
     ),
     "no UTF-8 in parquet": table(
         not_utf8("items", "title"), told="items.parquet: cannot be read as parquet: In column 1"
@@ -242,6 +242,9 @@ SCHEMAS = {
     ),
     "a template of no name": schema(
         "{year}", "{}", "items.text: template '{title} ({}). {genres}'"
+    ),
+    "a wrong key of reviews": of_log(
+        "most: 2", "moust: 2", "items.text.said.moust: there is no such key; did you mean 'most'?"
     ),
     "a name with a dot": schema("{title:", "{a.b:", "items.text: the name 'a.b' holds a '.'"),
 }

@@ -1,7 +1,8 @@
 import pytest
-from small_data import files_of, write_folder
+from small_data import SMALL, files_of, write_folder
 
 from flm_torchrec.data.checking.check import check
+from flm_torchrec.data.prepare import prepare
 from flm_torchrec.errors import UserError
 
 
@@ -166,3 +167,70 @@ def test_a_corpus_is_read_by_its_template(tmp_path):
     (tmp_path / "schema.yaml").write_text('corpus: "{title}"\n')
     (problem,) = check(tmp_path).problems
     assert "corpus.txt: no column 'title'" in problem
+
+
+def problem_of_both(folder) -> str:
+    """What `check` tells, and `prepare` too."""
+    (problem,) = check(folder).problems
+    with pytest.raises(UserError) as raised:
+        prepare(folder)
+    assert str(raised.value) == problem
+    return problem
+
+
+def test_a_split_file_that_does_not_fit_is_a_problem(tmp_path):
+    folder = write_folder(tmp_path)
+    prepare(folder)
+    assert "split leave_one_out: train 5, validation 2, test 2" in facts(folder)
+    path, more = folder / "interactions.csv", "u4,i1,1,9\n"
+    path.write_text(SMALL["interactions.csv"] + more)
+    assert "it has 9 rows, the interactions 10" in problem_of_both(folder)
+    path.write_text(SMALL["interactions.csv"].replace("u1,i2,3,2\n", more))
+    (problem,) = check(folder).problems
+    assert "row 3, column 'user_id': u1, but the interaction has another" in problem
+
+
+@pytest.mark.parametrize("kind", ["item_cold", "random"])
+def test_a_split_with_too_little_to_draw_from_is_a_problem(tmp_path, kind):
+    rows = "".join(f"u{n},i{n % 2},{n}\n" for n in range(2))
+    schema = f"interactions: {{user: user, item: item, time: time}}\nsplit: {kind}\n"
+    files = {"interactions.csv": f"user,item,time\n{rows}", "schema.yaml": schema}
+    problem = problem_of_both(write_folder(tmp_path, files=files))
+    assert f"split: {kind} of 2 interactions leaves none for train" in problem
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("users:", "grow_from: ../none\nusers:", "there is no folder .*none"),
+        (
+            "job: categorical",
+            "age__2: categorical, age: {kind: categorical, hash: {rows: 9, ways: 2}}",
+            "users.features: two features are called 'age__2'",
+        ),
+    ],
+)
+def test_what_the_schema_asks_for_in_vain_is_told(tmp_path, old, new, message):
+    schema = SMALL["schema.yaml"].replace("age: {kind: numeric, buckets: 2}, ", "")
+    folder = write_folder(tmp_path, files=SMALL | {"schema.yaml": schema.replace(old, new)})
+    for verb in (check, prepare):
+        with pytest.raises(UserError, match=message):
+            verb(folder)
+
+
+def test_bad_rows_are_a_problem_where_they_are_more_than_half(tmp_path):
+    schema = SMALL["schema.yaml"].replace("users:", "on_bad_rows: skip\nusers:", 1)
+    log = SMALL["interactions.csv"].replace("u1,", "u9,").replace("u3,i1,4", "u3,i1,x")
+    folder = write_folder(tmp_path, files=SMALL | {"schema.yaml": schema, "interactions.csv": log})
+    (problem,) = check(folder).problems
+    assert problem == "interactions: 5 (55.56%) of the data rows cannot be used, more than half"
+    with pytest.raises(UserError, match="5 of 9 data rows cannot be used, more than half"):
+        prepare(folder)
+
+
+def test_days_that_are_read_as_seconds_are_warned_of(tmp_path):
+    log = SMALL["interactions.csv"].splitlines()
+    log[1:] = [f"{line[:-1]}202402{20 + int(line[-1])}" for line in log[1:]]
+    folder = write_folder(tmp_path, files=SMALL | {"interactions.csv": "\n".join(log)})
+    (warning,) = check(folder).warnings
+    assert "column 'time': numbers such as 20240225 look like dates" in warning

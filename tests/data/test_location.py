@@ -6,6 +6,8 @@ import fsspec
 import pytest
 from small_data import LOG, SMALL, write_folder
 
+from flm_torchrec.data.checking.check import check
+from flm_torchrec.data.checking.infer import infer
 from flm_torchrec.data.prepare import prepare
 from flm_torchrec.data.reading.location import Location
 from flm_torchrec.errors import UserError
@@ -39,6 +41,14 @@ def test_a_folder_elsewhere_is_prepared_into_the_cache(tmp_path, cache, memory):
     assert prepare("memory://data/small").fingerprint != data.fingerprint
 
 
+def test_a_folder_elsewhere_is_checked_and_gets_a_schema(tmp_path, cache, memory):
+    here = write_folder(tmp_path / "here")
+    for name, content in SMALL.items():
+        memory.pipe(f"/data/small/{name}", content.encode())
+    assert check("memory://data/small").text() == check(here).text()
+    assert infer("memory://data/small") == infer(here)
+
+
 def test_parts_elsewhere_are_read(cache, memory):
     header, *rows = LOG["interactions.csv"].splitlines()
     memory.pipe("/log/schema.yaml", LOG["schema.yaml"].encode())
@@ -57,8 +67,9 @@ def test_what_is_wrong_elsewhere_is_told_by_its_place(cache, memory):
     memory.pipe("/bad/schema.yaml", b"user: 1\n")
     with pytest.raises(UserError, match=r"^memory://bad/schema.yaml: user: there is no such key"):
         prepare("memory://bad")
-    with pytest.raises(UserError, match="nonsense://data: cannot be reached"):
-        prepare("nonsense://data")
+    for place in ("nonsense://data", "zip://data::/nowhere.zip"):
+        with pytest.raises(UserError, match=f"{place}: cannot be reached"):
+            prepare(place)
 
 
 def test_a_path_is_where_its_splits_go(tmp_path):

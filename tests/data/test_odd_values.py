@@ -7,6 +7,7 @@ from small_data import write_folder
 from flm_torchrec.data.checking.check import check
 from flm_torchrec.data.checking.infer import infer
 from flm_torchrec.data.prepare import prepare
+from flm_torchrec.errors import UserError
 
 
 def changed(folder, name: str, old: str, new: str):
@@ -36,6 +37,13 @@ def test_classes_beyond_float32_stay_apart(tmp_path):
     assert data.levels["shop"].tolist() == [0, 1]
     by_source = data.interactions.labels["shop"][data.interactions.source_row.argsort()]
     assert by_source.tolist() == [n % 2 for n in range(9)]
+
+
+def test_levels_beyond_float32_are_told(tmp_path):
+    folder = changed(write_folder(tmp_path), "interactions.csv", "u2,i2,1,5", "u2,i2,16777217,5")
+    with pytest.raises(UserError, match="column 'rating': 16777217 is not allowed; an ordinal"):
+        prepare(folder)
+    assert any("16777217 is not allowed" in problem for problem in check(folder).problems)
 
 
 def test_a_folder_that_cannot_be_written_ends_in_one_line(tmp_path, capfd):

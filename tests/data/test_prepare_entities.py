@@ -162,6 +162,14 @@ def test_what_grows_from_earlier_data_keeps_its_rows(tmp_path, place):
     assert prepare(folder).fingerprint == grown.fingerprint
 
 
+def test_data_that_grow_from_nothing_are_refused(tmp_path):
+    folder = write_folder(tmp_path / "one")
+    with (folder / "schema.yaml").open("a") as schema:
+        schema.write("grow_from: ../none\n")
+    with pytest.raises(UserError, match=r"grow_from: \.\./none: there is no folder .*/none"):
+        prepare(folder)
+
+
 def test_data_that_grow_from_themselves_are_refused(tmp_path):
     folder = write_folder(tmp_path / "one")
     schema = folder / "schema.yaml"

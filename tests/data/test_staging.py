@@ -77,6 +77,26 @@ def test_parts_and_one_file_give_the_same(tmp_path, files):
     assert content(parts) == content(whole)
 
 
+def test_a_part_without_values_changes_nothing_of_the_others(tmp_path):
+    whole = as_parquet(write_folder(tmp_path / "whole", files=LOG))
+    parts = as_parquet(write_folder(tmp_path / "parts", files=LOG))
+    table = parquet.read_table(parts / "interactions.parquet")
+    (parts / "interactions.parquet").unlink()
+    for column in ("price", "device", "tags", "said"):
+        place = table.column_names.index(column)
+        values = [None, None, *table[column].to_pylist()[2:]]
+        table = table.set_column(place, column, pa.array(values))
+    parquet.write_table(table, whole / "interactions.parquet")
+    (parts / "interactions").mkdir()
+    for place, part in enumerate((table.slice(0, 2), table.slice(2))):
+        typed = {name: pa.array(part[name].to_pylist()) for name in part.column_names}
+        parquet.write_table(pa.table(typed), parts / f"interactions/{place}.parquet")
+    assert pa.types.is_null(
+        parquet.read_schema(parts / "interactions/0.parquet").field("tags").type
+    )
+    assert content(prepare(parts)) == content(prepare(whole))
+
+
 def test_ids_are_texts_in_all_chunks_when_one_of_them_is_no_number(tmp_path, monkeypatch):
     monkeypatch.setattr(stage_log, "CHUNK_ROWS", 2)
     data = prepare(write_folder(tmp_path, {"interactions.csv": ("9,d", "x9,d")}, LOG))

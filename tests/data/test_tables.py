@@ -90,6 +90,18 @@ def test_parts_that_differ_are_told(tmp_path, part, message):
         read_table(tmp_path, "items")
 
 
+def test_a_part_may_be_without_values_or_hold_whole_numbers_where_others_hold_fractions(tmp_path):
+    nothing = pa.table({"id": pa.nulls(1), "x": pa.nulls(1), "y": pa.nulls(1)})
+    whole = pa.table({"id": [1], "x": pa.nulls(1), "y": [[1]]})
+    write_parts(tmp_path, nothing, whole, pa.table({"id": [1.5], "x": ["a"], "y": [[0.5]]}))
+    found = read_table(tmp_path, "items")
+    assert found.numbers("id").to_pylist() == [None, 1.0, 1.5]
+    assert found.texts("x").to_pylist() == [None, None, "a"]
+    parquet.write_table(pa.table({"id": [2], "x": [3], "y": [[1]]}), tmp_path / "items/3.parquet")
+    with pytest.raises(UserError, match=r"column 'x' holds whole numbers, but in items/2\.parquet"):
+        read_table(tmp_path, "items")
+
+
 def test_parts_of_two_kinds_and_tables_in_two_places_are_told(tmp_path):
     write_parts(tmp_path, pa.table({"id": [1]}))
     (tmp_path / "items/a.csv").write_text("id\n2\n")
@@ -108,9 +120,10 @@ def test_parts_of_two_kinds_and_tables_in_two_places_are_told(tmp_path):
     [
         (b"", "is empty; a table with a header and data rows is needed"),
         (b"a,b\n", "has no data rows"),
+        (b"a,b", "has no data rows"),
         (b"a,b\n1,2\n\n3\n4,5\n", "data row 2: 1 values where the header has 2: 3"),
         (b"a,b\n1,2,3\n", "data row 1: 3 values where the header has 2: 1,2,3"),
-        (b"a,b\n1,\xff\n", "cannot be read as csv"),
+        (b"a,b\n1,2\n1,\xff\n", "cannot be read as csv: line 3 is not UTF-8 text"),
         (b"a,a\n1,2\n", "the header has a more than once"),
     ],
 )

@@ -11,11 +11,11 @@ from flm_torchrec.data.checking.check_log import check_interactions
 from flm_torchrec.data.checking.findings import Catalogue, Findings
 from flm_torchrec.data.checking.survey import Survey
 from flm_torchrec.data.checking.uses import columns_in, columns_of, corpus_uses, entity_uses
+from flm_torchrec.data.preparing.data_schema import earlier_folder, load_schema
 from flm_torchrec.data.reading.location import Location
 from flm_torchrec.data.reading.parts import is_there
 from flm_torchrec.data.schema import EntitySchema, Schema
-from flm_torchrec.errors import UserError
-from flm_torchrec.typed_yaml import load_yaml
+from flm_torchrec.data.storage import is_prepared
 
 _MOST_SHOWN = 20
 
@@ -48,38 +48,48 @@ class Report:
         return "\n".join(lines)
 
 
-def check(folder: Path) -> Report:
-    """Read all tables of `folder` by its schema.yaml; tell what is in them and what is wrong."""
-    path = folder / "schema.yaml"
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file; `flm data infer {folder}` proposes one")
-    schema = load_yaml(path, Schema)
+def check(folder: Path | str) -> Report:
+    """Read all tables of `folder`, a path or a URL that fsspec knows, by its schema.yaml; tell what
+    is in them and what is wrong."""
+    location = Location.existing(folder)
+    schema = load_schema(location)
+    _check_growth(location, schema)
     report = Report()
     catalogues = {
-        name: _check_catalogue(folder, name, entity, report)
+        name: _check_catalogue(location, name, entity, report)
         for name, entity in (("users", schema.users), ("items", schema.items))
         if entity is not None
     }
     if schema.interactions is not None:
-        report.tables["interactions"] = check_interactions(folder, schema, catalogues)
+        report.tables["interactions"] = check_interactions(location, schema, catalogues)
     if schema.corpus is not None:
         survey = Survey("corpus")
-        for chunk in survey.chunks(folder, ()):
+        for chunk in survey.chunks(location, ()):
             survey.read_all(chunk, corpus_uses(schema.corpus))
         report.tables["corpus"] = survey.findings(set(columns_in(schema.corpus)))
     return report
 
 
+def _check_growth(location: Location, schema: Schema) -> None:
+    """Raise unless all the data are there that these grow from."""
+    later: list[str] = []
+    while (before := earlier_folder(location, schema, later)) is not None:
+        if is_prepared(before.made):
+            return
+        later.append(location.url)
+        location, schema = before, load_schema(before)
+
+
 def _check_catalogue(
-    folder: Path, name: str, entity: EntitySchema, report: Report
+    location: Location, name: str, entity: EntitySchema, report: Report
 ) -> Catalogue | None:
     """The catalogue of users or items, or None where nothing can be compared with it."""
     survey, uses = Survey(name), entity_uses(entity)
-    if len(uses) == 1 and not is_there(Location.of(folder), name):
+    if len(uses) == 1 and not is_there(location, name):
         return None
     catalogue, is_whole = Catalogue(), True
     counted = {column for kind, column in uses if kind in ("id", "categorical")}
-    for chunk in survey.chunks(folder, counted):
+    for chunk in survey.chunks(location, counted):
         columns = survey.read_all(chunk, uses)
         ids = columns.pop(("id", entity.id), None)
         if ids is None:

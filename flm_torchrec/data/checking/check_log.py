@@ -9,21 +9,21 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from flm_torchrec.data.checking.check_split import training_rows
 from flm_torchrec.data.checking.findings import Catalogue, Findings, percent
 from flm_torchrec.data.checking.leaks import find_leaks
-from flm_torchrec.data.checking.log_facts import (
-    balance,
-    count_keys,
-    first_repetition,
-    training_rows,
-)
+from flm_torchrec.data.checking.log_facts import balance, count_keys, first_repetition
 from flm_torchrec.data.checking.survey import Survey
 from flm_torchrec.data.checking.uses import interaction_uses
 from flm_torchrec.data.compute import pc
+from flm_torchrec.data.preparing.columns import Discrete
 from flm_torchrec.data.preparing.log_chunk import LogReader, label_array
-from flm_torchrec.data.preparing.split import SplitKeys, by_user_time
+from flm_torchrec.data.preparing.split import by_user_time
+from flm_torchrec.data.preparing.split_file import Facts, split_file
 from flm_torchrec.data.preparing.vocabulary import hashed
+from flm_torchrec.data.reading.location import Location
 from flm_torchrec.data.reading.tables import Table
+from flm_torchrec.data.reading.times import are_written_dates
 from flm_torchrec.data.schema import InteractionSchema, Schema, Split
 
 _SAMPLE = 50_000  # rows in which leaks are looked for
@@ -36,15 +36,22 @@ class _Lacking:
 
     column: str
     catalogue: Catalogue
+    is_error: bool
     rows: int = 0
     first: str = ""
 
-    def add(self, chunk: Table, ids: pa.Array, keys: NDArray[np.uint64]) -> None:
+    def add(
+        self, survey: Survey, chunk: Table, name: str, ids: pa.Array, keys: NDArray[np.uint64]
+    ) -> None:
         """Add a chunk; the keys of missing ids are 0."""
-        rows = np.flatnonzero((keys != 0) & ~np.isin(keys, self.catalogue.ids))
-        if len(rows) and not self.rows:
-            row = int(rows[0])
-            self.first = str(chunk.problem(row, self.column, f"{ids[row]} is no id of"))
+        rows = np.flatnonzero((keys != 0) & ~np.isin(keys, self.catalogue.ids)).tolist()
+        if not rows:
+            return
+        what = f"{ids[rows[0]]} is no id of {name}"
+        if self.is_error:
+            survey.tell(f"ids of {name}", chunk, rows, self.column, what)
+            return
+        self.first = self.first or str(chunk.problem(rows[0], self.column, what))
         self.rows += len(rows)
 
 
@@ -56,6 +63,7 @@ class _Log:
     broken: set[str] = field(default_factory=set)
     classes: dict[str, dict[str, int]] = field(default_factory=dict)  # of labels that are texts
     files: list[Path | str] = field(default_factory=list)  # of each chunk
+    starts: list[int] = field(default_factory=list)  # the rows of all parts before that file
     # Of the first rows, bad ones among them: what features and texts are, keys and labels.
     columns: dict[tuple[str, str], pa.Array] = field(default_factory=dict)
     first: dict[str, NDArray] = field(default_factory=dict)
@@ -72,10 +80,18 @@ class _Log:
         values = np.concatenate(self.parts[name])
         return values if len(values) else None
 
-    def codes(self, name: str) -> NDArray[np.int32] | None:
-        """Keys as whole numbers from 0."""
+    def discrete(self, name: str) -> Discrete | None:
+        """Keys, distinct, and as places among these."""
         keys = self.array(name)
-        return None if keys is None else np.unique(keys, return_inverse=True)[1].astype(np.int32)
+        if keys is None:
+            return None
+        distinct, codes = np.unique(keys, return_inverse=True)
+        return Discrete(pa.array(distinct), codes.astype(np.int32))
+
+    def source_row(self) -> NDArray[np.int64]:
+        """(n,) the row of the source, from 0 in the first part on."""
+        rows = zip(self.parts.get("row", []), self.starts, strict=True)
+        return np.concatenate([np.zeros(0, np.int64), *(row + start for row, start in rows)])
 
     def place(self, index: int) -> tuple[Path | str, int]:
         """The file and data row of one of the rows whose keys are kept."""
@@ -87,31 +103,30 @@ class _Log:
 
 
 def check_interactions(
-    folder: Path, schema: Schema, catalogues: Mapping[str, Catalogue | None]
+    location: Location, schema: Schema, catalogues: Mapping[str, Catalogue | None]
 ) -> Findings:
     """Facts, problems and warnings of the interactions, compared with the catalogues."""
     names = schema.interactions
     assert names is not None
     survey, log, uses = Survey("interactions"), _Log(), interaction_uses(names, schema.items)
     lacking = {
-        name: _Lacking(column, catalogue)
+        name: _Lacking(column, catalogue, is_error=names.unknown_ids == "error")
         for name, column in (("users", names.user), ("items", names.item))
         if column is not None and (catalogue := catalogues.get(name)) is not None
     }
     counted = [column for kind, column in uses if kind == "categorical"]
-    for chunk in survey.chunks(folder, counted):
+    for chunk in survey.chunks(location, counted):
         columns = survey.read_all(chunk, uses)
         if not log.files:
             log.columns = {use: column.slice(0, _SAMPLE) for use, column in columns.items()}
+        labels = _read_labels(survey, chunk, names)
         rows = _add_keys(log, survey, chunk, names, lacking)
-        _add_labels(log, survey, chunk, names, rows)
-    found = survey.findings(LogReader(schema).columns())
-    _describe(found, log, names, schema.split_rule())
+        _add_labels(log, labels, rows)
+    found = survey.findings(LogReader(schema).columns(), schema.on_bad_rows)
+    _describe(found, log, names, schema.split_rule(), location)
     for name, missing in lacking.items():
-        _compare(found, name, missing, log.array(name), is_error=names.unknown_ids == "error")
+        _compare(found, name, missing, log.array(name), survey.rows)
     found.warnings += _leaks(log, catalogues)
-    if schema.on_bad_rows != "error":
-        _soften(found, schema.on_bad_rows)
     return found
 
 
@@ -122,78 +137,93 @@ def _add_keys(
     names: InteractionSchema,
     lacking: Mapping[str, _Lacking],
 ) -> NDArray[np.int64]:
-    """Add users, items and times of the rows in which none of them is bad, which are given."""
-    bad: set[int] = set()
-    ids: dict[str, pa.Array | None] = {}
+    """Add users, items and times of the rows in which nothing is bad, which are given."""
+    keys: dict[str, NDArray[np.uint64] | None] = {}
     for name, column in (("users", names.user), ("items", names.item)):
-        if column is not None:
-            ids[name], rows = survey.read(chunk, column, lambda table, c=column: table.ids(c))
-            bad |= rows
+        if column is None:
+            continue
+        values = survey.read(chunk, column, lambda table, c=column: table.ids(c))
+        if values is None:
+            keys[name] = None
+            continue
+        hashes = keys[name] = hashed(values)
+        log.first.setdefault(name, hashes[:_SAMPLE])
+        if name in lacking:
+            lacking[name].add(survey, chunk, name, values, hashes)
+        else:
+            survey.check_spelling(column, values)
     time = None
     if (column := names.time) is not None:
-        time, rows = survey.read(chunk, column, lambda table: table.times(column))
-        bad |= rows
-    rows = np.setdiff1d(np.arange(chunk.num_rows), list(bad))
+        time = survey.read(chunk, column, lambda table: table.times(column))
+    rows = np.setdiff1d(np.arange(chunk.num_rows), list(survey.broken))
     log.files.append(chunk.path)
+    log.starts.append(survey.rows - chunk.first_row)
     log.add("row", rows + chunk.first_row)
     log.add("time", None if time is None else time[rows].astype(np.float64))
-    for name, values in ids.items():
-        if values is None:
-            log.add(name, None)
-            continue
-        hashes = hashed(values)
-        log.first.setdefault(name, hashes[:_SAMPLE])
-        log.add(name, hashes[rows])
-        if name in lacking:
-            lacking[name].add(chunk, values, hashes)
-        else:
-            survey.check_spelling(str(getattr(names, name[:-1])), values)
+    for name, hashes in keys.items():
+        log.add(name, None if hashes is None else hashes[rows])
     return rows
 
 
-def _add_labels(
-    log: _Log, survey: Survey, chunk: Table, names: InteractionSchema, rows: NDArray[np.int64]
-) -> None:
+def _read_labels(
+    survey: Survey, chunk: Table, names: InteractionSchema
+) -> dict[str, pa.Array | None]:
+    return {
+        name: survey.read(chunk, f"label {name}", partial(label_array, name=name, label=label))
+        for name, label in names.labels.items()
+    }
+
+
+def _add_labels(log: _Log, labels: Mapping[str, pa.Array | None], rows: NDArray[np.int64]) -> None:
     """Add the labels of some rows of a chunk."""
-    for name, label in names.labels.items():
-        read = partial(label_array, name=name, label=label)
-        values, _ = survey.read(chunk, f"label {name}", read)
+    for name, values in labels.items():
         numbers = None if values is None else _numbers(values, log.classes.setdefault(name, {}))
         log.add(f"label {name}", None if numbers is None else numbers[rows])
         if numbers is not None:
             log.first.setdefault(f"label {name}", numbers[:_SAMPLE])
 
 
-def _numbers(values: pa.Array, classes: dict[str, int]) -> NDArray[np.float32]:
+def _numbers(values: pa.Array, classes: dict[str, int]) -> NDArray[np.float64]:
     """(n,) NaN = missing; texts and dates by their number in `classes`, which grows."""
     if pa.types.is_temporal(values.type):
         values = values.cast(pa.large_string())
     if pa.types.is_large_string(values.type):
         encoded = pc.dictionary_encode(values)
         codes = [classes.setdefault(c, len(classes)) for c in encoded.dictionary.to_pylist()]
-        values = pa.array(codes, pa.float32()).take(encoded.indices)
-    return values.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
+        values = pa.array(codes, pa.float64()).take(encoded.indices)
+    return values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
 
 
-def _describe(found: Findings, log: _Log, names: InteractionSchema, rule: Split) -> None:
-    user, item = (log.codes(name) for name in ("users", "items"))
-    num_rows = sum(map(len, log.parts.get("row", [])))
-    if num_rows == 0:
+def _describe(
+    found: Findings, log: _Log, names: InteractionSchema, rule: Split, location: Location
+) -> None:
+    user, item, time = log.discrete("users"), log.discrete("items"), log.array("time")
+    source_row = log.source_row()
+    if len(source_row) == 0:
         return
-    time = log.array("time")
-    order = None if user is None or time is None else by_user_time(user, time)
-    keys = SplitKeys(num_rows=num_rows, user=user, item=item, time=time, by_user=order)
-    found.extend(count_keys(keys))
+    ids = {"user_id": user, "item_id": item}
+    facts = Facts(
+        source_row=source_row,
+        ids={name: known for name, known in ids.items() if known is not None},
+        time=time,
+        by_user=None if user is None or time is None else by_user_time(user.codes, time),
+    )
+    found.extend(count_keys(facts.keys()))
+    if time is not None and are_written_dates(time):
+        found.warnings.append(
+            f"interactions: column '{names.time}': numbers such as {time[0]:.0f} look like dates, "
+            "but are read as seconds since 1970; write dates as 2024-01-31"
+        )
     if not names.repeats and user is not None and item is not None:
-        rows = first_repetition(user, item)
+        rows = first_repetition(user.codes, item.codes)
         if rows is not None:
             (one, first), (other, second) = map(log.place, rows)
             found.problems.append(
-                f"{other}: data row {second}, column '{names.item}': {_REPEATS} "
+                f"{other}: data row {second}, column '{names.item}': this user met this item in "
                 f"data row {first}{'' if one == other else f' of {one}'} already, but schema.yaml "
                 "says interactions.repeats: false"
             )
-    is_train = training_rows(keys, rule, found)
+    is_train = training_rows(facts, split_file(location.made, rule.kind), rule, found)
     for name, label in names.labels.items():
         values = log.array(f"label {name}")
         if values is not None:
@@ -205,13 +235,11 @@ def _compare(
     name: str,
     lacking: _Lacking,
     met: NDArray[np.uint64] | None,
-    *,
-    is_error: bool,
+    num_rows: int,
 ) -> None:
     if lacking.rows:
-        rows = percent(lacking.rows, 0 if met is None else len(met))
-        told = f"{lacking.first} {name}; {rows} of the interactions have such ids"
-        (found.problems if is_error else found.warnings).append(told)
+        rows = percent(lacking.rows, num_rows)
+        found.warnings.append(f"{lacking.first}; {rows} of the interactions have such ids")
     if met is not None:
         ids = lacking.catalogue.ids
         never = int((~np.isin(ids, met)).sum())
@@ -239,14 +267,3 @@ def _named(table: str, columns: Mapping[tuple[str, str], pa.Array]) -> dict[str,
         for (kind, name), values in columns.items()
         if kind in _SINGLE
     }
-
-
-_REPEATS = "this user met this item in"
-
-
-def _soften(found: Findings, policy: str) -> None:
-    """Bad rows are no problem where the schema says what becomes of them; that a pair repeats is
-    no matter of one row."""
-    rows = [line for line in found.problems if ": data row " in line and _REPEATS not in line]
-    found.problems = [line for line in found.problems if line not in rows]
-    found.warnings += [f"{line} (on_bad_rows: {policy})" for line in rows]

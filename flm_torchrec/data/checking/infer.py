@@ -59,32 +59,35 @@ def _short(value: Any) -> Any:
     return value["kind"] if value.keys() == {"kind"} else {k: _short(v) for k, v in value.items()}
 
 
-def infer(folder: Path) -> Schema:
+def infer(folder: Path | str) -> Schema:
     """Propose a schema for the tables of `folder`."""
     return propose(folder).schema
 
 
-def propose(folder: Path) -> Proposal:
+def propose(folder: Path | str) -> Proposal:
     """Propose a schema for the tables of `folder`, from at most 200,000 rows of each."""
+    location = Location.existing(folder)
     notes: list[str] = []
-    samples = {name: _sample(folder, name) for name in ("users", "items", "interactions", "corpus")}
+    samples = {
+        name: _sample(location, name) for name in ("users", "items", "interactions", "corpus")
+    }
     columns = {name: columns_of(name, sample, notes) for name, sample in samples.items()}
     corpus = corpus_of(columns["corpus"])
     if samples["interactions"] is not None:
-        schema = _with_interactions(folder, columns, samples["interactions"], corpus)
+        schema = _with_interactions(location, columns, samples["interactions"], corpus)
     elif corpus is not None:
         schema = Schema(corpus=corpus)
     else:
-        raise UserError(f"{folder}: has neither interactions nor a corpus; one is needed")
+        raise UserError(f"{location.url}: has neither interactions nor a corpus; one is needed")
     return Proposal(schema, notes)
 
 
-def _sample(folder: Path, name: str) -> Table | None:
+def _sample(location: Location, name: str) -> Table | None:
     """The first rows of a table, or None where it is not there."""
-    if not is_there(Location.of(folder), name):
+    if not is_there(location, name):
         return None
     chunks, num_rows = [], 0
-    for chunk in read_chunks(folder, name, _SAMPLE):
+    for chunk in read_chunks(location, name, _SAMPLE):
         chunks.append(chunk)
         num_rows += chunk.num_rows
         if num_rows >= _SAMPLE:
@@ -94,7 +97,7 @@ def _sample(folder: Path, name: str) -> Table | None:
 
 
 def _with_interactions(
-    folder: Path, columns: dict[str, Columns], sample: Table, corpus: str | None
+    location: Location, columns: dict[str, Columns], sample: Table, corpus: str | None
 ) -> Schema:
     """The schema of a folder that has interactions; `sample` holds the first of them."""
     log, notes = columns["interactions"], columns["interactions"].notes
@@ -113,7 +116,7 @@ def _with_interactions(
     given |= {"context": features_of(log), **_order(given, roles.clicks(labels), sample)}
     if user is not None and item is not None:
         catalogues = {user: (columns["users"], user_id), item: (columns["items"], item_id)}
-        given |= _met(folder, user, item, catalogues, notes)
+        given |= _met(location, user, item, catalogues, notes)
     return Schema(
         users=entity_of(columns["users"], user_id) if user_id is not None else None,
         items=items_of(columns["items"], item_id, reviews) if item_id is not None else None,
@@ -161,7 +164,7 @@ def _order(given: Mapping[str, Any], click: str | None, sample: Table) -> dict[s
 
 
 def _met(
-    folder: Path,
+    location: Location,
     user: str,
     item: str,
     catalogues: Mapping[str, tuple[Columns, str | None]],
@@ -169,12 +172,12 @@ def _met(
 ) -> dict[str, Any]:
     """Whether users meet items again, and whether the catalogues lack ids, over all rows."""
     known = {
-        column: _all_ids(folder, columns.table, own)
+        column: _all_ids(location, columns.table, own)
         for column, (columns, own) in catalogues.items()
         if own is not None and columns.all
     }
     pairs, lacking = [], set()
-    for chunk in read_chunks(folder, "interactions"):
+    for chunk in read_chunks(location, "interactions"):
         keys = {name: hashed(chunk.discrete(name)) for name in (user, item)}
         pairs.append(keys[user] * _ODD + keys[item])
         lacking |= {name for name in known if not np.isin(keys[name], known[name]).all()}
@@ -186,5 +189,7 @@ def _met(
     return met if len(np.unique(pair)) < len(pair) else met | {"repeats": False}
 
 
-def _all_ids(folder: Path, table: str, column: str) -> NDArray[np.uint64]:
-    return np.concatenate([hashed(chunk.discrete(column)) for chunk in read_chunks(folder, table)])
+def _all_ids(location: Location, table: str, column: str) -> NDArray[np.uint64]:
+    return np.concatenate(
+        [hashed(chunk.discrete(column)) for chunk in read_chunks(location, table)]
+    )

@@ -7,10 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flm_torchrec.data.checking.findings import Findings, percent
-from flm_torchrec.data.dataset import PART_NAMES, TRAIN
-from flm_torchrec.data.preparing.split import SplitKeys, split_parts
-from flm_torchrec.data.schema import ALWAYS, Label, Split
-from flm_torchrec.errors import UserError
+from flm_torchrec.data.preparing.split import SplitKeys
+from flm_torchrec.data.schema import ALWAYS, Label
 
 _MOST_LEVELS = 12  # that are shown
 _RAREST = 0.001  # share of a class that is nearly absent
@@ -87,24 +85,6 @@ def _date(seconds: float) -> str:
         return f"{seconds:g} s"
 
 
-def training_rows(keys: SplitKeys, rule: Split, found: Findings) -> NDArray[np.bool_]:
-    """(n,) which rows are for training, as far as the keys tell; all where they don't."""
-    everything = np.ones(keys.num_rows, bool)
-    # Whole items or users are drawn by the order of their ids, which is not known here.
-    is_cold = rule.kind in ("item_cold", "user_cold")
-    if is_cold or (rule.kind == "leave_one_out" and keys.by_user is None):
-        return everything
-    try:
-        part = split_parts(keys, rule)
-    except UserError as error:
-        found.problems.append(str(error))
-        return everything
-    counts = np.bincount(part, minlength=len(PART_NAMES)).tolist()
-    sizes = [f"{name} {size:,}" for name, size in zip(PART_NAMES, counts, strict=True)]
-    found.facts.append(f"split {rule.kind}: {', '.join(sizes)}")
-    return part == TRAIN
-
-
 def balance(
     name: str,
     label: Label,
@@ -122,7 +102,7 @@ def balance(
     levels, counts = np.unique(known, return_counts=True)
     gaps = len(values) - len(known)
     there = f", missing in {percent(gaps, len(values))}" if gaps else ""
-    named = [classes[int(level)] if classes else f"{level:g}" for level in levels[:_MOST_LEVELS]]
+    named = [classes[int(level)] if classes else f"{level:.12g}" for level in levels[:_MOST_LEVELS]]
     if not len(trained):
         where = "training rows" if len(known) else "rows"
         found.problems.append(f"interactions: the label '{name}' is missing in all {where}")
@@ -142,7 +122,7 @@ def balance(
         return found
     if len(trained) == 1:
         where = "rows" if len(levels) == 1 else "training rows"
-        only = classes[int(trained[0])] if classes else f"{trained[0]:g}"
+        only = classes[int(trained[0])] if classes else f"{trained[0]:.12g}"
         found.problems.append(f"interactions: the label '{name}' is {only} in all {where}")
     elif label.kind == "binary" and len(trained) and counts.min() < _RAREST * len(known):
         rarest = int(np.argmin(counts))

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -50,6 +49,8 @@ class Survey:
     problems: dict[str, Problem] = field(default_factory=dict)
     warnings: dict[str, str] = field(default_factory=dict)
     is_there: dict[tuple[str, str], bool] = field(default_factory=dict)  # by use: in any row
+    broken: set[int] = field(default_factory=set)  # rows of this chunk with a problem
+    num_broken: int = 0  # such rows of the chunks before
 
     def attempt(self, what: str, read: Callable[[], T]) -> T | None:
         """The result of `read`, or None and its problem is kept as that of `what`."""
@@ -59,10 +60,8 @@ class Survey:
             self.problems.setdefault(what, Problem(str(error)))
             return None
 
-    def read(
-        self, chunk: Table, what: str, read: Callable[[Table], T]
-    ) -> tuple[T | None, set[int]]:
-        """What `read` makes of a chunk, and the rows that are bad for it, which are kept too."""
+    def read(self, chunk: Table, what: str, read: Callable[[Table], T]) -> T | None:
+        """What `read` makes of a chunk; the rows that are bad for it are kept as broken."""
         bad = BadRows()
         result = self.attempt(what, lambda: read(replace(chunk, bad=bad)))
         known = chunk.bad.found if chunk.bad is not None else {}
@@ -70,11 +69,11 @@ class Survey:
         if rows:
             column, reason, _ = bad.found[min(rows)]
             self.tell(what, chunk, rows, column, reason)
-        return result, bad.found.keys() | known.keys()
+        return result
 
     def read_all(self, chunk: Table, uses: Uses) -> dict[tuple[str, str], pa.Array]:
         """What each use reads of a chunk; a use that fails is left out."""
-        columns = {use: self.read(chunk, use[1], read)[0] for use, read in uses.items()}
+        columns = {use: self.read(chunk, use[1], read) for use, read in uses.items()}
         found = {use: column for use, column in columns.items() if column is not None}
         for use, column in found.items():
             is_there = column if use[0] == "predicate" else column.is_valid()
@@ -90,21 +89,23 @@ class Survey:
             told = str(chunk.problem(int(min(rows)), column, reason))
             problem = self.problems[what] = Problem(told)
         problem.rows += len(rows)
+        self.broken |= set(rows)
 
     def _note_wrong(self, chunk: Table) -> None:
         """Keep the rows that have too many or too few values."""
+        self.broken = set() if chunk.bad is None else set(chunk.bad.found)
         for row, (_, reason, text) in chunk.bad.found.items() if chunk.bad is not None else ():
             number = chunk.first_row + row + 1
             told = f"{chunk.path}: data row {number}: {reason}: {text}"
             self.problems.setdefault("row", Problem(told)).rows += 1
 
-    def chunks(self, folder: Path, counted: Collection[str]) -> Iterator[Table]:
+    def chunks(self, location: Location, counted: Collection[str]) -> Iterator[Table]:
         """The chunks of the table, each counted when it has passed, without those of parts that
         cannot be read.
 
         `counted` names the columns whose distinct values are counted.
         """
-        parts = self.attempt("", lambda: parts_of(Location.of(folder), self.name)) or []
+        parts = self.attempt("", lambda: parts_of(location, self.name)) or []
         if parts:
             self.attempt("columns", lambda: check_columns(parts))
         for part in parts if "columns" not in self.problems else ():
@@ -116,6 +117,7 @@ class Survey:
                     self._note_wrong(table)
                     yield table
                     self.rows += table.num_rows
+                    self.num_broken += len(self.broken)
                     for name in table.data.column_names:
                         self._count(table, name, name in counted)
         if parts and not self.rows and not self.problems:
@@ -150,8 +152,9 @@ class Survey:
             what = f"{where}: the ids {one} and {other} differ only by case"
             self.warnings.setdefault(f"case {column}", what)
 
-    def findings(self, used: Collection[str]) -> Findings:
-        """What was found; `used` are the columns that the schema reads."""
+    def findings(self, used: Collection[str], on_bad_rows: str = "error") -> Findings:
+        """What was found; `used` are the columns that the schema reads. Where the schema says what
+        becomes of bad rows, they are no problem until they are more than half."""
         found = Findings([f"rows: {self.rows:,}"])
         if self.values:
             distinct = (f"{name} {len(values):,}" for name, values in self.values.items())
@@ -160,7 +163,17 @@ class Survey:
         found.facts.append(f"missing values: {', '.join(gaps) or 'none'}")
         if unused := [name for name in self.missing if name not in used]:
             found.facts.append(f"columns that the schema does not use: {', '.join(unused)}")
-        found.problems += dict.fromkeys(map(str, self.problems.values()))
+        is_soft = on_bad_rows != "error"
+        softened = [str(p) for p in self.problems.values() if is_soft and p.rows]
+        found.problems += dict.fromkeys(
+            str(p) for p in self.problems.values() if not (is_soft and p.rows)
+        )
+        if is_soft and 2 * self.num_broken > self.rows:
+            found.problems.append(
+                f"{self.name}: {percent(self.num_broken, self.rows)} of the data rows cannot be "
+                "used, more than half"
+            )
+        found.warnings += [f"{line} (on_bad_rows: {on_bad_rows})" for line in softened]
         found.warnings += [*self.warnings.values(), *self._similar_names()]
         for kind, name in (use for use, is_there in self.is_there.items() if not is_there):
             if kind == "vector":

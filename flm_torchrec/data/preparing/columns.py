@@ -61,8 +61,12 @@ class Columns:
     def distinct(self, name: str) -> pa.Array:
         """The distinct plain values; texts where chunks differ in type."""
         found = [pc.unique(_flat(batch.column(name)).dictionary) for batch in self._batches()]
+        found = [values for values in found if len(values)] or found[:1]
         if len({values.type for values in found}) > 1:
-            found = [values.cast(pa.large_string()) for values in found]
+            # A chunk of fractions may stand beside one of whole numbers.
+            kinds = {discrete_type(values) for values in found}
+            kind = kinds.pop() if len(kinds) == 1 else pa.large_string()
+            found = [values.cast(kind) for values in found]
         return pc.unique(pa.concat_arrays(found)).drop_null()
 
     def coded(self, name: str, values: pa.Array) -> Discrete:

@@ -92,8 +92,6 @@ def build_entity(
         )
         for name, found in features:
             if isinstance(found, Column):
-                if name in columns:
-                    raise UserError(f"{catalogue.name}: two columns are called '{name}'")
                 columns[name] = _padded(found, num_rows)
             elif found.ndim == 1:
                 numbers.append(_rows(found, num_rows))

@@ -22,11 +22,7 @@ def feature_arrays(
     feature rows, where it is hashed twice those of the second table under NAME__2."""
     arrays: dict[str, pa.Array] = {}
     for name, feature in features.items():
-        made = _arrays(table, name, feature, widths)
-        if twice := made.keys() & arrays.keys():
-            what = f"two features are called '{twice.pop()}'"
-            raise UserError(f"{table.path}: {what}, of which one is the second of a 'ways: 2'")
-        arrays |= made
+        arrays |= _arrays(table, name, feature, widths)
     return arrays
 
 
@@ -86,6 +82,8 @@ def _raw_lists(table: Table, name: str, separator: str | None) -> pa.Array:
         texts = pc.dictionary_encode(table.texts(name))
         return pc.split_pattern(texts.dictionary, separator).take(texts.indices)
     column = table.raw(name)
+    if pa.types.is_null(column.type):  # as in a part of a folder
+        return column.cast(pa.list_(pa.string()))
     if not is_list(column.type) or pa.types.is_nested(column.type.value_type):
         what = f"column '{name}' holds {column.type}; lists of single values are needed"
         raise UserError(f"{table.path}: {what}, or texts and a separator")

@@ -122,6 +122,12 @@ def label_array(table: Table, name: str, label: Label) -> pa.Array:
         values = table.column(name)
     else:
         values = table.numbers(name)
+    if label.kind == "ordinal":
+        what = (
+            "is not allowed; an ordinal label has levels up to 16777216, which float32 tells apart"
+        )
+        is_large = pc.greater(pc.abs(values), 2**24)
+        values = table.without(values, is_large, name, lambda value: f"{value:.12g} {what}")
     if label.kind == "binary":
         values = values.cast(pa.int64()) if pa.types.is_boolean(values.type) else values
         is_other = pc.invert(pc.is_in(values, pa.array([0, 1, None], values.type)))

@@ -14,6 +14,7 @@ from flm_torchrec.data.compute import pc
 from flm_torchrec.data.dataset import PART_NAMES
 from flm_torchrec.data.preparing.columns import Discrete
 from flm_torchrec.data.preparing.split import SplitKeys
+from flm_torchrec.data.preparing.vocabulary import hashed
 from flm_torchrec.data.reading.tables import Table, read_chunks
 from flm_torchrec.data.schema import Split, SplitKind
 from flm_torchrec.errors import UserError
@@ -28,7 +29,8 @@ class Facts:
     """What a split file says of each interaction, besides its part; in the source's order."""
 
     source_row: NDArray[np.int64]
-    ids: Mapping[str, Discrete]  # of user_id and item_id, as far as there are any
+    # Of user_id and item_id, as far as there are any; the values may be their hashes, uint64.
+    ids: Mapping[str, Discrete]
     time: NDArray[np.float64] | None
     by_user: NDArray[np.int64] | None  # (n,) the order by user and time
 
@@ -120,14 +122,18 @@ def read_split(file: Path, split: Split, facts: Facts) -> NDArray[np.int8]:
 def _compare(table: Table, block: pa.Table) -> None:
     for name in block.column_names:
         expected = block[name].combine_chunks()
-        found = pa.array(table.times(name)) if name == TIME else table.ids(name)
-        if found.type != expected.type:
+        shown = found = pa.array(table.times(name)) if name == TIME else table.ids(name)
+        is_hashed = pa.types.is_uint64(expected.type)
+        if is_hashed:
+            found = pa.array(hashed(found))
+        elif found.type != expected.type:
             kind = pa.float64() if name == TIME else pa.large_string()
             found, expected = found.cast(kind), expected.cast(kind)
         place = pc.index(pc.equal(found, expected), False).as_py()
         if place >= 0:
             where = f"data row {table.first_row + place + 1}, column '{name}'"
-            what = f"{where}: {found[place]}, but the interaction has {expected[place]}"
+            other = "another" if is_hashed else expected[place]
+            what = f"{where}: {shown[place]}, but the interaction has {other}"
             raise _misfit(table.path, what)
 
 

@@ -24,7 +24,7 @@ from flm_torchrec.data.reading.parts import Piece
 from flm_torchrec.data.reading.tables import Table, piece_tables
 from flm_torchrec.data.schema import Schema
 from flm_torchrec.errors import UserError
-from flm_torchrec.files import atomic_file
+from flm_torchrec.files import atomic_file, sweep
 
 _ABANDONED_S = 86_400
 
@@ -42,6 +42,8 @@ def staging_folder(made: Path, key: str) -> Iterator[Path]:
         shutil.rmtree(folder)
         raise
     else:
+        for place in (prepared, made / "splits"):
+            sweep(place)
         for left in prepared.glob(".staging-*"):
             # Of another key it may be another process that works there.
             if left == folder or time.time() - left.stat().st_mtime > _ABANDONED_S:

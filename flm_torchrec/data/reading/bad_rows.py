@@ -2,15 +2,17 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyarrow import csv
+from pyarrow import csv, parquet
 
 from flm_torchrec.files import atomic_file
 
+_FILE = "bad rows.parquet"
 # What the quarantine file tells of each row; rows count from 1 within their file.
 TOLD = pa.schema(
     {
@@ -52,10 +54,26 @@ class BadRows:
 
 
 def write_quarantine(folder: Path, bad: pa.Table) -> None:
-    """Write the bad rows of the interactions, or remove the file of earlier ones."""
+    """Write the bad rows of the interactions, or remove the file of earlier ones; where it holds
+    them already it stays untouched, as a folder that cannot be written has to."""
     path = folder / "quarantine" / "interactions.csv"
     if bad.num_rows == 0:
         path.unlink(missing_ok=True)
         return
+    content = BytesIO()
+    csv.write_csv(bad, content)
+    if path.exists() and path.read_bytes() == content.getvalue():
+        return
     with atomic_file(path) as file:
-        csv.write_csv(bad, file)
+        file.write_bytes(content.getvalue())
+
+
+def save_bad_rows(folder: Path, bad: pa.Table) -> None:
+    """Write the bad rows into a prepared folder."""
+    parquet.write_table(bad, folder / _FILE)
+
+
+def read_bad_rows(folder: Path) -> pa.Table:
+    """Those that a prepared folder was made without."""
+    path = folder / _FILE
+    return parquet.read_table(path) if path.exists() else TOLD.empty_table()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ from flm_torchrec.errors import UserError
 if TYPE_CHECKING:
     from flm_torchrec.data.reading.parts import Part, Piece
 
+_Options = tuple[arrow_csv.ReadOptions, arrow_csv.ParseOptions, arrow_csv.ConvertOptions]
 _CSV_BYTES = 8 << 20  # of a block; no row may be longer
 
 
@@ -32,7 +33,7 @@ def csv_tables(
     schema = pa.schema({name: types[name] for name in columns or types})
     row = 0
     with part.readable() as file:
-        for batch in arrow_csv.open_csv(file, *_csv_options(schema, skip)):
+        for batch in _batches(file, _csv_options(schema, skip)):
             if is_wrong and not wrong:
                 wrong |= _wrong_rows(part, schema)
             table = _with_gaps(pa.Table.from_batches([batch]), wrong, row)
@@ -45,9 +46,17 @@ def csv_tables(
         yield _with_gaps(schema.empty_table(), wrong, row)
 
 
+def _batches(file: BinaryIO, options: _Options) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from arrow_csv.open_csv(file, *options)
+    except pa.ArrowInvalid as error:
+        if "Empty CSV file" not in str(error):  # as is a header without a newline
+            raise
+
+
 def _csv_options(
     schema: pa.Schema, skip: Callable[[arrow_csv.InvalidRow], Literal["skip"]]
-) -> tuple[arrow_csv.ReadOptions, arrow_csv.ParseOptions, arrow_csv.ConvertOptions]:
+) -> _Options:
     """Every column as text; quotes, newlines, CRLF and a BOM just work."""
     return (
         arrow_csv.ReadOptions(use_threads=False, block_size=_CSV_BYTES),

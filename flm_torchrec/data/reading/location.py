@@ -40,6 +40,16 @@ class Location:
         digest = hashlib.sha256(url.encode()).hexdigest()[:16]
         return cls(url, cache_folder() / "prepared" / digest)
 
+    @classmethod
+    def existing(cls, folder: "Path | str | Location") -> "Location":
+        """The location, where a folder has to be."""
+        location = cls.of(folder)
+        if not location.exists():
+            raise UserError(
+                f"{location.url}: there is no such folder of users, items, interactions"
+            )
+        return location
+
     @property
     def is_local(self) -> bool:
         """Whether its files can be opened by path."""
@@ -63,7 +73,10 @@ class Location:
         if self.is_local:
             return Path(self.url).is_dir()
         system, root = self._system()
-        return system.isdir(root)
+        try:
+            return system.isdir(root)
+        except OSError as error:
+            raise UserError(f"{self.url}: cannot be reached: {error}") from error
 
     def has(self, file: str) -> bool:
         """Whether the file or folder is there."""

@@ -61,8 +61,11 @@ class Part:
             what = " ".join(str(error).split())
             if self.kind == "csv" and (bad := _NOT_UTF8.search(what)):
                 row = int(bad[1]) - 1  # the header counts there
-                raise UserError(f"{self.path}: data row {row}: is not UTF-8 text") from error
-            raise UserError(f"{self.path}: cannot be read as {self.kind}: {what}") from error
+                what = f"data row {row} is not UTF-8 text"
+            raise self._unreadable(what) from error
+
+    def _unreadable(self, what: str) -> UserError:
+        return UserError(f"{self.path}: cannot be read as {self.kind}: {what}")
 
     def types(self) -> dict[str, pa.DataType]:
         """The columns; those of csv are texts, so that no id changes."""
@@ -74,7 +77,11 @@ class Part:
                 return {"text": pa.large_string()}
             else:
                 with TextIOWrapper(file, "utf-8-sig", newline="") as text:
-                    header = next((row for row in csv.reader(text) if row), [])
+                    try:
+                        header = next((row for row in csv.reader(text) if row), [])
+                    except UnicodeDecodeError as error:  # in the header, or not far below
+                        line = error.object[: error.start].count(b"\n") + 1
+                        raise self._unreadable(f"line {line} is not UTF-8 text") from error
                 types = [pa.large_string()] * len(header)
         if twice := sorted({name or "''" for name in header if header.count(name) > 1}):
             raise UserError(f"{self.path}: the header has {', '.join(twice)} more than once")
@@ -191,15 +198,18 @@ def check_columns(parts: Sequence[Part], needed: Iterable[str] = ()) -> None:
     for name in needed:
         if name not in first:
             raise no_column(parts[0].path, name, list(first))
+    known = {name: (_sort_of(kind), parts[0].file) for name, kind in first.items()}
     for part in parts[1:]:
         types = part.types()
-        for name in dict.fromkeys((*first, *types)):
-            found, expected = (_sort_of(t[name]) if name in t else None for t in (types, first))
-            if found != expected:
+        for name in dict.fromkeys((*known, *types)):
+            found = _sort_of(types[name]) if name in types else None
+            expected, file = known.get(name, (None, parts[0].file))
+            if found is None or expected is None or not _fit(found, expected):
                 how = f"holds {found}" if found else "is missing"
                 other = f"it holds {expected}" if expected else "there is none"
-                where = f"{part.path}: column '{name}'"
-                raise UserError(f"{where} {how}, but in {parts[0].file} {other}")
+                raise UserError(f"{part.path}: column '{name}' {how}, but in {file} {other}")
+            if expected.endswith("null"):
+                known[name] = found, part.file
 
 
 def no_column(path: Path | str, name: str, names: Collection[str]) -> UserError:
@@ -207,6 +217,16 @@ def no_column(path: Path | str, name: str, names: Collection[str]) -> UserError:
     near = get_close_matches(name, names, 1)
     hint = f" (did you mean '{near[0]}'?)" if near else ""
     return UserError(f"{path}: no column '{name}'{hint}; it has {', '.join(names)}")
+
+
+def _fit(one: str, other: str) -> bool:
+    """Whether values of two sorts can stand in one column: nulls fit all, whole numbers others."""
+    ends = {sort.removeprefix("lists of ") for sort in (one, other)}
+    are_alike = one.startswith("lists of ") == other.startswith("lists of ")
+    are_numbers = ends == {"whole numbers", "numbers"}
+    if "null" in (one, other):
+        return True
+    return are_alike and (len(ends) == 1 or "null" in ends or are_numbers)
 
 
 def _sort_of(kind: pa.DataType) -> str:

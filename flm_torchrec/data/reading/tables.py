@@ -239,6 +239,11 @@ def read_table(folder: Path | str | Location, name: str) -> Table:
     """Read a table of a data folder, whose rows count on from part to part."""
     location = Location.of(folder)
     chunks = list(read_chunks(location, name))
-    data = pa.concat_tables([chunk.data for chunk in chunks], promote_options="permissive")
+    try:
+        data = pa.concat_tables([chunk.data for chunk in chunks], promote_options="permissive")
+    except pa.ArrowException as error:
+        raise UserError(
+            f"{location.path(name)}: its parts are of different types: {error}"
+        ) from error
     is_one = all(chunk.path == chunks[0].path for chunk in chunks)
     return Table(chunks[0].path if is_one else location.path(name), data)

@@ -2,7 +2,9 @@
 
 import time
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from flm_torchrec.data.compute import pc
 
@@ -64,3 +66,16 @@ def unit_of(number: float) -> str:
 def in_future(seconds: pa.Array) -> pa.Array:
     """(n,) whether a time is later than a day from now."""
     return pc.greater(seconds, int(time.time() + _DAY))
+
+
+def are_written_dates(numbers: NDArray) -> bool:
+    """Whether all numbers, one at least, are dates written as YYYYMMDD: 20240131."""
+    if numbers.min() < 1900_01_01 or numbers.max() > 2100_12_31:
+        return False
+    found = np.unique(numbers)
+    year, month, day = found // 10_000, found // 100 % 100, found % 100
+    if (month < 1).any() or (month > 12).any() or (found != np.floor(found)).any():
+        return False
+    first = ((year - 1970) * 12 + month - 1).astype(np.int64).astype("datetime64[M]")
+    days = (first + 1).astype("datetime64[D]") - first.astype("datetime64[D]")
+    return bool(((day >= 1) & (day <= days.astype(np.int64))).all())
