@@ -99,6 +99,11 @@ def test_bad_data_is_told_by_place_and_nothing_is_written(tmp_path, capfd, file,
     assert not (folder / "splits").exists()
 
 
+def test_a_proposal_for_a_remote_folder_is_not_written(capfd):
+    told = refused(capfd, "infer", "--write", "memory://data")
+    assert "memory://data/schema.yaml: --write needs a folder of this machine" in told
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -108,11 +113,6 @@ def test_bad_data_is_told_by_place_and_nothing_is_written(tmp_path, capfd, file,
         ("item_id,title,year,genres\ni1,\xff,1,a\n", "items.csv: cannot be read as csv: line 2 is"),
     ],
 )
-def test_a_proposal_for_a_remote_folder_is_not_written(capfd):
-    told = refused(capfd, "infer", "--write", "memory://data")
-    assert "memory://data/schema.yaml: --write needs a folder of this machine" in told
-
-
 def test_a_table_that_is_empty_or_missing_is_told(folder, capfd, content, message):
     path = folder / "items.csv"
     path.unlink() if content is None else path.write_bytes(content.encode("latin-1"))
