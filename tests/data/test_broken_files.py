@@ -132,7 +132,8 @@ FORMS = {
     ),
     "a web page": table(written(MET, "<html>\n404\n"), told=f"{MET}: no column 'user'; it has <h"),
     "a quote that is not closed": table(
-        replaced(ITEMS, "i2,Two", 'i2,"Two'), told=f"{ITEMS}: data row 2: 5 values where the header"
+        replaced(ITEMS, "i2,Two", 'i2,"Two'),
+        told=f"{ITEMS}: data row 2: holds 1 whole rows; allowed",
     ),
     "a quote within quotes": table(
         replaced(ITEMS, "i2,Two", 'i2,"Two "so, called"'), told=f"{ITEMS}: data row 2: 5 values wh"

@@ -26,15 +26,17 @@ def test_a_plus_before_a_whole_number_is_read(tmp_path):
     assert found.time.tolist() == expected.time.tolist()
 
 
-def test_classes_beyond_float32_stay_apart(tmp_path):
+@pytest.mark.parametrize("smallest", [20_000_000, 2**60])
+def test_classes_beyond_float32_stay_apart(tmp_path, smallest):
     folder = write_folder(tmp_path)
     changed(folder, "schema.yaml", "rating: {kind: ordinal}", "shop: multiclass")
     path = folder / "interactions.csv"
     first, *lines = path.read_text().splitlines()
-    shops = [f"{line},{20_000_000 + n % 2}" for n, line in enumerate(lines)]
+    shops = [f"{line},{smallest + n % 2}" for n, line in enumerate(lines)]
     path.write_text("\n".join([f"{first},shop", *shops]) + "\n")
     data = prepare(folder)
     assert data.levels["shop"].tolist() == [0, 1]
+    assert check(folder).problems == []
     by_source = data.interactions.labels["shop"][data.interactions.source_row.argsort()]
     assert by_source.tolist() == [n % 2 for n in range(9)]
 

@@ -185,13 +185,17 @@ def _add_labels(log: _Log, labels: Mapping[str, pa.Array | None], rows: NDArray[
 
 def _numbers(values: pa.Array, classes: dict[str, int]) -> NDArray[np.float64]:
     """(n,) NaN = missing; texts and dates by their number in `classes`, which grows."""
-    if pa.types.is_temporal(values.type):
+    if pa.types.is_temporal(values.type) or _is_beyond_float64(values):
         values = values.cast(pa.large_string())
     if pa.types.is_large_string(values.type):
         encoded = pc.dictionary_encode(values)
         codes = [classes.setdefault(c, len(classes)) for c in encoded.dictionary.to_pylist()]
         values = pa.array(codes, pa.float64()).take(encoded.indices)
     return values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+
+
+def _is_beyond_float64(values: pa.Array) -> bool:
+    return pa.types.is_integer(values.type) and (pc.max(pc.abs(values)).as_py() or 0) > 2**53
 
 
 def _describe(

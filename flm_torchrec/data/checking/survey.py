@@ -164,7 +164,7 @@ class Survey:
         if unused := [name for name in self.missing if name not in used]:
             found.facts.append(f"columns that the schema does not use: {', '.join(unused)}")
         is_soft = on_bad_rows != "error"
-        softened = [str(p) for p in self.problems.values() if is_soft and p.rows]
+        softened = dict.fromkeys(str(p) for p in self.problems.values() if is_soft and p.rows)
         found.problems += dict.fromkeys(
             str(p) for p in self.problems.values() if not (is_soft and p.rows)
         )

@@ -73,9 +73,12 @@ def _csv_options(
 def _wrong_rows(part: "Part", schema: pa.Schema) -> dict[int, str]:
     """Where the wrong rows are, which only a reader that is not incremental tells."""
     found: dict[int, str] = {}
+    swallowed: list[tuple[int, int]] = []  # data row, rows in it
 
     def remember(row: arrow_csv.InvalidRow) -> Literal["skip"]:
         assert row.number is not None  # as it is with several threads
+        if inner := _whole_rows(row.text, row.expected_columns):
+            swallowed.append((row.number - 1, inner))
         found[row.number - 2] = (
             f"{row.actual_columns} values where the header has {row.expected_columns}: "
             f"{row.text[:80].replace(chr(10), '|')}"
@@ -85,6 +88,8 @@ def _wrong_rows(part: "Part", schema: pa.Schema) -> dict[int, str]:
     one = pa.schema([schema.field(0)])
     with part.readable() as file:
         arrow_csv.read_csv(file, *_csv_options(one, remember))
+    for row, inner in swallowed:
+        raise _open_quote(part.path, f"data row {row}", inner)
     return found
 
 
@@ -104,24 +109,30 @@ def _with_gaps(table: pa.Table, wrong: Collection[int], first: int) -> pa.Table:
 
 
 def _check_quotes(path: Path | str, table: pa.Table, first_row: int, num_columns: int) -> None:
-    """Raise UserError where a value holds whole rows: then a quote before them was not closed.
+    """Raise UserError where a value holds whole rows."""
+    line = rf"\n[^,\n]*(?:,[^,\n]*){{{num_columns - 1}}}\r?\n"
+    for name in table.column_names:
+        values = table[name].combine_chunks()
+        suspects = pc.fill_null(pc.match_substring_regex(values, line), False)
+        for row in np.flatnonzero(suspects.to_numpy(zero_copy_only=False)).tolist():
+            if inner := _whole_rows(values[row].as_py(), num_columns):
+                raise _open_quote(path, f"data row {first_row + row + 1}, column '{name}'", inner)
+
+
+def _whole_rows(text: str, num_columns: int) -> int:
+    """How many rows of the table a text holds within it: then a quote before them was not closed.
 
     A text may have lines of its own. That all of them have as many commas as a row needs is taken
     for no text's, with two columns where there are three lines or more.
     """
     commas = num_columns - 1
-    if commas == 0:
-        return
-    line = rf"\n[^,\n]*(?:,[^,\n]*){{{commas}}}\r?\n"
-    for name in table.column_names:
-        values = table[name].combine_chunks()
-        suspects = pc.fill_null(pc.match_substring_regex(values, line), False)
-        for row in np.flatnonzero(suspects.to_numpy(zero_copy_only=False)).tolist():
-            inner = values[row].as_py().split("\n")[1:-1]
-            if len(inner) >= (3 if commas == 1 else 1) and all(
-                text.count(",") == commas for text in inner
-            ):
-                raise UserError(
-                    f"{path}: data row {first_row + row + 1}, column '{name}': holds {len(inner)} "
-                    "whole rows; allowed: a value whose quotes are closed, and doubled inside it"
-                )
+    inner = [line for line in text.split("\n")[1:-1] if line.strip()]
+    is_table = commas > 0 and all(line.count(",") == commas for line in inner)
+    return len(inner) if is_table and len(inner) >= (3 if commas == 1 else 1) else 0
+
+
+def _open_quote(path: Path | str, where: str, num_rows: int) -> UserError:
+    return UserError(
+        f"{path}: {where}: holds {num_rows} whole rows; allowed: a value whose quotes are closed, "
+        "and doubled inside it"
+    )
