@@ -1,6 +1,7 @@
 """Fixtures of the whole suite, which runs on the CPU also where there are GPUs."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,13 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 if TYPE_CHECKING:
     from flm_torchrec.training.runtime import Runtime
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Every test draws the same numbers in each run, alone or among others."""
+    if "torch" in sys.modules:  # importing it takes seconds that many tests have no use for
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="session")
