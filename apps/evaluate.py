@@ -21,15 +21,14 @@ from flm_torchrec.evaluation.baselines import (
     item_knn,
     popularity,
 )
-from flm_torchrec.evaluation.ranking import evaluate
+from flm_torchrec.evaluation.ranking import RankingTask, evaluate
 from flm_torchrec.measure import (
     PARTS,
     Part,
-    can_rank,
+    catalogue_task,
     label_metrics,
     met_where,
     quality,
-    ranking_task,
 )
 from flm_torchrec.training.runtime import barrier, start
 
@@ -41,15 +40,18 @@ def baseline_quality(assembly: Assembly, part: Part) -> dict[str, dict[str, floa
     """Metrics of the baselines that the data allows, on the same split, history and catalogue; no
     collectives."""
     baselines: dict[str, dict[str, float]] = {}
-    if can_rank(assembly, part):
-        baselines |= ranking_baselines(assembly, part)
+    task = catalogue_task(assembly, part)
+    if task is not None:
+        baselines |= ranking_baselines(assembly, part, task)
     dataset = assembly.dataset
     if "rating" in dataset.levels and dataset.users is not None and dataset.items is not None:
         baselines["bias"] = bias_quality(assembly, part)
     return baselines
 
 
-def ranking_baselines(assembly: Assembly, part: Part) -> dict[str, dict[str, float]]:
+def ranking_baselines(
+    assembly: Assembly, part: Part, task: RankingTask
+) -> dict[str, dict[str, float]]:
     """Rankings of what users wanted, by what they and others wanted before."""
     dataset, text_view = assembly.dataset, assembly.model.flm.text_view
     assert dataset.items is not None
@@ -68,7 +70,6 @@ def ranking_baselines(assembly: Assembly, part: Part) -> dict[str, dict[str, flo
     if text_view is not None and text_view.names:
         texts = text_view.vectors.transpose(0, 1).flatten(1)  # side by side
         scorers["content_knn"] = content_knn(texts, history)
-    task = ranking_task(dataset, part)
     return {
         name: evaluate(score, task, num_items=num_items).mean for name, score in scorers.items()
     }

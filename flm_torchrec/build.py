@@ -63,7 +63,7 @@ def build_flm(config: RunConfig, dataset: Dataset, encoder: TextEncoder | None) 
     num_views = 1 + (0 if encoder is None else len(texts)) + len(vectors)
     fusion = FUSIONS[views.fusion]
     return FLM(
-        user_view=users and sparse("users", users.columns, users.numbers_and_vectors.shape[1]),
+        user_view=users and sparse("users", users.columns, users.num_numbers),
         item_view=items and sparse("items", items.columns, items.numbers.shape[1]),
         context_view=sparse("context", context, 0) if context else None,
         text_view=encoder
@@ -106,15 +106,15 @@ def build_heads(config: RunConfig, dataset: Dataset) -> Heads:
             )
     entities = [entity for entity in (dataset.users, dataset.items) if entity is not None]
     columns = [interactions.context, *(entity.columns for entity in entities)]
-    numbers = [interactions.numbers]
-    numbers += [] if dataset.users is None else [dataset.users.numbers_and_vectors]
-    numbers += [] if dataset.items is None else [dataset.items.numbers]
+    num_numbers = interactions.numbers.shape[1]
+    num_numbers += 0 if dataset.users is None else dataset.users.num_numbers
+    num_numbers += 0 if dataset.items is None else dataset.items.numbers.shape[1]
     inputs = Inputs(
         dim=config.views.width,
         has_user=dataset.users is not None,
         has_item=dataset.items is not None,
         num_features=sum(map(len, columns)),
-        num_numbers=sum(array.shape[1] for array in numbers),
+        num_numbers=num_numbers,
     )
     cross = {
         "none": lambda: None,

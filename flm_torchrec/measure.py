@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flm_torchrec.assemble import Assembly
 from flm_torchrec.data.dataset import TEST, VALIDATION, Dataset
+from flm_torchrec.data.moments import impressions
 from flm_torchrec.data.sampling import Histories, histories
 from flm_torchrec.data.schema import ALWAYS
 from flm_torchrec.data.text import held_out_texts
@@ -24,7 +25,7 @@ from flm_torchrec.evaluation.ranking import (
     held_out_task,
     items_of_users,
 )
-from flm_torchrec.retrieval import Retrieval, evaluating
+from flm_torchrec.retrieval import evaluating
 from flm_torchrec.tasks.heads import Heads
 from flm_torchrec.tasks.mlm import MaskedLM
 from flm_torchrec.tasks.ranking import edge_scores
@@ -73,34 +74,37 @@ def ranks_catalogue(assembly: Assembly) -> bool:
     return is_trained and schema is not None and schema.negatives == "sampled"
 
 
-def can_rank(assembly: Assembly, part: Part) -> bool:
-    """Is there something in `part` to be found in the whole catalogue, from what came before?
+def catalogue_task(assembly: Assembly, part: Part) -> RankingTask | None:
+    """What of `part` is to be found in the whole catalogue, from what came before; None where the
+    run ranks none, or nobody has anything to find.
 
     Of a random split the history holds what came after as well, so it is not ranked.
     """
     if not ranks_catalogue(assembly) or assembly.dataset.schema.split_rule().kind == "random":
-        return False
-    return len(ranking_task(assembly.dataset, part).users) > 0
+        return None
+    task = ranking_task(assembly.dataset, part)
+    return task if len(task.users) else None
 
 
 def quality(assembly: Assembly, *, part: Part) -> dict[str, float]:
     """All metrics on the interactions of `part`: those of the ranking where the run ranks, those
     of the heads where it has some. Called by all ranks."""
-    ranking = ranking_quality(assembly, part=part).mean if can_rank(assembly, part) else {}
+    task = catalogue_task(assembly, part)
+    ranking = {} if task is None else ranking_quality(assembly, part=part, task=task).mean
     return ranking | edge_quality(assembly, part=part)
 
 
 def ranking_quality(
-    assembly: Assembly, *, part: Part, retrieval: Retrieval | None = None
+    assembly: Assembly, *, part: Part, task: RankingTask | None = None
 ) -> RankingResult:
     """Metrics of the whole catalogue ranked for every user of `part`; called by all ranks."""
-    retrieval = retrieval or assembly.retrieval()
+    retrieval = assembly.retrieval()
     seqs = history_before(assembly.dataset, part)
     runtime, items = assembly.runtime, assembly.dataset.items
     assert items is not None, "there are no items to rank"
     return evaluate(
         lambda users: retrieval.scores(users, seqs).cpu(),
-        ranking_task(assembly.dataset, part),
+        task or ranking_task(assembly.dataset, part),
         num_items=len(items.ids),
         rank=runtime.rank,
         world_size=runtime.world_size,
@@ -190,8 +194,7 @@ def impression_quality(
     interactions = dataset.interactions
     is_known = interactions.user[edges] > 0
     edges, score = edges[is_known], score[is_known]
-    _, time = np.unique(interactions.time[edges], return_inverse=True)
-    impression = interactions.user[edges] * (len(edges) + 1) + time
+    impression = impressions(interactions, edges)
     return impression_metrics(impression, interactions.positive[edges], score)
 
 

@@ -64,11 +64,12 @@ class Retrieval:
         """-> item rows (num_items, D)"""
         num_items = len(self._catalogue.ids)
         block = min(block, -(-num_items // world_size))
+        text, masked = TextRows.none().to(self.device), MaskedText.none().to(self.device)
         parts = []
         for start in range(0, num_items, block * world_size):
             own = np.arange(start + rank * block, start + (rank + 1) * block)
             rows = self._item_rows(np.where(own < num_items, own, 0))
-            encoded, _ = self.model.flm.items(rows, *self._no_text())
+            encoded, _ = self.model.flm.items(rows, text, masked)
             parts.append(gather(encoded.row))
         return torch.cat(parts)[:num_items]
 
@@ -88,13 +89,6 @@ class Retrieval:
             log_q=torch.zeros(0),
             aligned=row[:0],
         ).to(self.device)
-
-    def _no_text(self) -> tuple[TextRows, MaskedText]:
-        none = torch.zeros(0, 1, dtype=torch.int64, device=self.device)
-        return (
-            TextRows(item=none[:, 0], name=none[:, 0], tokens=none, attention=none),
-            MaskedText(tokens=none, attention=none, target=none),
-        )
 
     def users(self, user: NDArray[np.int64], seqs: Sequences) -> Tensor:
         """user (n,) rows -> state after the latest events (n, D)."""

@@ -74,6 +74,12 @@ class TextRows(TensorBatch):
     tokens: Tensor  # (K, S) int64
     attention: Tensor  # (K, S) int64, 1 = a token
 
+    @classmethod
+    def none(cls) -> "TextRows":
+        """K = 0."""
+        none = torch.zeros(0, 1, dtype=torch.int64)
+        return cls(item=none[:, 0], name=none[:, 0], tokens=none, attention=none)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskedText(TensorBatch):
@@ -82,6 +88,12 @@ class MaskedText(TensorBatch):
     tokens: Tensor  # (K, S) int64, 15% of them replaced
     attention: Tensor  # (K, S) int64, 1 = a token
     target: Tensor  # (K, S) int64, the hidden token; -100 where nothing is hidden
+
+    @classmethod
+    def none(cls) -> "MaskedText":
+        """K = 0."""
+        none = torch.zeros(0, 1, dtype=torch.int64)
+        return cls(tokens=none, attention=none, target=none)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

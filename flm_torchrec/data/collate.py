@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from flm_torchrec.data.batch import Edges, FLMBatch, ItemRows, UserRows
+from flm_torchrec.data.batch import Edges, FLMBatch, ItemRows, MaskedText, TextRows, UserRows
 from flm_torchrec.data.dataset import Dataset
 from flm_torchrec.data.kjt import ContextReader, features_kjt
 from flm_torchrec.data.moments import EdgeRows, MomentFinder, Moments
@@ -63,11 +63,12 @@ class Collator:
             window=window,
             knows_met=schema is not None and not schema.repeats,
             is_logged=schema is not None and schema.negatives == "logged",
+            has_items=dataset.items is not None,
         )
         self.has_views = self._has_views()
         self.context = ContextReader(dataset.interactions.context)
         users = dataset.users
-        self.user_numbers = np.zeros((1, 0)) if users is None else users.numbers_and_vectors
+        self.user_numbers = np.zeros((1, 0)) if users is None else users.numbers_and_vectors()
         self.all_features: KeyedJaggedTensor | None = None
 
     def _has_views(self) -> NDArray[np.bool_]:
@@ -124,8 +125,8 @@ class Collator:
             edges=self._edges(edges, moments, item, item_rows, 0, rng),
             users=self._users(moments, item_rows, history),
             items=self._items(item_rows, log_q, None, holds_all=False),
-            text=text_rows(None, item_rows, item, 0, rng),
-            masked_text=masked_rows(None, 0, rng, rank=0, world_size=1),
+            text=TextRows.none(),
+            masked_text=MaskedText.none(),
         )
 
     def user_rows(self, windows: Windows, seqs: Sequences) -> UserRows:
@@ -201,17 +202,20 @@ class Collator:
         told = scaled_labels(self.dataset, moments.event[at])
         labels = np.zeros((*history.shape, told.shape[1]), dtype=np.float32)
         labels[at] = told
-        distinct, index = np.unique(rows, return_index=True)
-        spot = np.searchsorted(distinct, moments.known_item).clip(max=max(0, len(distinct) - 1))
-        in_batch = distinct[spot] == moments.known_item
+        known_user, known_item = moments.known_user, moments.known_item
+        if len(known_item):
+            distinct, index = np.unique(rows, return_index=True)
+            spot = np.searchsorted(distinct, known_item).clip(max=len(distinct) - 1)
+            in_batch = distinct[spot] == known_item
+            known_user, known_item = known_user[in_batch], index[spot[in_batch]]
         return UserRows(
             features=features_kjt(entity.columns, moments.user),
             numbers=torch.from_numpy(self.user_numbers[moments.user]),
             history=torch.from_numpy(history),
             num_events=torch.from_numpy(moments.num_events),
             event_labels=torch.from_numpy(labels),
-            known_user=torch.from_numpy(moments.known_user[in_batch]),
-            known_item=torch.from_numpy(index[spot[in_batch]]),
+            known_user=torch.from_numpy(known_user),
+            known_item=torch.from_numpy(known_item),
         )
 
     def _edges(

@@ -43,6 +43,10 @@ class Entity:
     text: dict[str, list[str]]  # rendered texts by name, each (rows,); of items only
 
     @property
+    def num_numbers(self) -> int:
+        """Of an entity whose vectors are no views: as many as `numbers_and_vectors` has columns."""
+        return self.numbers.shape[1] + sum(vector.shape[1] for vector in self.vectors.values())
+
     def numbers_and_vectors(self) -> NDArray[np.float32]:
         """(rows, Fn + d + ...) the numbers and, beside them, the vectors, each scaled to entries of
         mean square 1 where it is there: what an entity whose vectors are no views is read by."""

@@ -52,19 +52,22 @@ class MomentFinder:
         window: int,
         knows_met: bool = False,
         is_logged: bool = False,
+        has_items: bool = True,
     ) -> None:
         self.interactions = interactions
         self.window = window
         self.knows_met = knows_met
         self.is_logged = is_logged
-        self.has_items = bool(interactions.item.any())
+        self.has_items = has_items
         self.is_event = np.zeros(len(interactions.user), dtype=bool)
         self.is_event[interactions.events] = True
 
     def moments(self, windows: Windows, seqs: Sequences) -> Moments:
         """The end of each window, with the events in it."""
-        window, place = windows.positions(windows.first, windows.length)
-        row = seqs.events[seqs.offsets[windows.user][window] + place]
+        return self._moments(windows, seqs, *_rows_in(windows, seqs))
+
+    def _moments(self, windows: Windows, seqs: Sequences, window: Rows, row: Rows) -> Moments:
+        """The same; row (n,) are the interactions in the windows, window (n,) which they are in."""
         # What enters no history leaves no gap.
         is_event = self.is_event[row]
         behind = np.append(np.cumsum(is_event) - is_event, 0)
@@ -103,15 +106,14 @@ class MomentFinder:
             total=everyone.total[mine],
             is_reversed=everyone.is_reversed[mine],
         )
-        window, place = windows.positions(windows.first, windows.length)
+        window, found = _rows_in(windows, seqs)
         spot = np.arange(len(window)) - (np.cumsum(windows.length) - windows.length)[window]
         row = np.zeros((share, self.window), dtype=np.int64)
         is_real = np.zeros(row.shape, dtype=bool)
-        row[window, spot] = seqs.events[seqs.offsets[windows.user][window] + place]
+        row[window, spot] = found
         is_real[window, spot] = True
         is_event = self.is_event[row] & is_real
-        of_all, place = everyone.positions(everyone.first, everyone.length)
-        every_row = seqs.events[seqs.offsets[everyone.user][of_all] + place]
+        every_row = found if world_size == 1 else _rows_in(everyone, seqs)[1]
         positive = self.interactions.positive
         edges = EdgeRows(
             row=row.reshape(-1),
@@ -124,7 +126,7 @@ class MomentFinder:
             everyone=every_row,
             capacity=row.size,  # histories are of these
         )
-        return self.moments(windows, seqs), edges
+        return self._moments(windows, seqs, window, found), edges
 
     def of_log(
         self, everyone: Rows, seqs: Histories, rank: int, world_size: int
@@ -143,11 +145,13 @@ class MomentFinder:
             for moments, rows in zip(every, shares, strict=True)
         )
         ranked = [self._ranked(rows) for rows in shares]
+        num_ranked = sum(int(is_ranked.sum()) for _, is_ranked in ranked)
         edges = self._edges(
             shares[rank],
             distinct[rank][1],
             every[rank],
-            num_ranked=sum(int(is_ranked.sum()) for _, is_ranked in ranked),
+            ranked[rank],
+            num_ranked=num_ranked,
             everyone=everyone,
             capacity=capacity,
         )
@@ -157,8 +161,15 @@ class MomentFinder:
         """Interactions to be scored, with as many moments."""
         moment, of_row = self._distinct(rows, seqs)
         moments = self._at(moment, seqs, size=len(rows))
-        capacity = len(rows) + moments.met.size
-        edges = self._edges(rows, of_row, moments, num_ranked=1, everyone=rows, capacity=capacity)
+        edges = self._edges(
+            rows,
+            of_row,
+            moments,
+            self._ranked(rows),
+            num_ranked=1,
+            everyone=rows,
+            capacity=len(rows) + moments.met.size,
+        )
         return moments, edges
 
     def _distinct(self, rows: Rows, seqs: Histories) -> tuple[Rows, Rows]:
@@ -181,12 +192,13 @@ class MomentFinder:
         rows: Rows,
         user: Rows,
         moments: Moments,
+        ranked: tuple[Rows, NDArray[np.bool_]],
         *,
         num_ranked: int,
         everyone: Rows,
         capacity: int,
     ) -> EdgeRows:
-        impression, is_ranked = self._ranked(rows)
+        impression, is_ranked = ranked
         return EdgeRows(
             row=rows,
             is_real=np.ones(len(rows), dtype=bool),
@@ -205,8 +217,19 @@ class MomentFinder:
         positive = self.interactions.positive[rows]
         if not self.is_logged:
             return np.arange(len(rows)), positive
-        _, user = np.unique(self.interactions.user[rows], return_inverse=True)
-        _, time = np.unique(self.interactions.time[rows], return_inverse=True)
-        _, impression = np.unique(user * len(rows) + time, return_inverse=True)
+        impression = impressions(self.interactions, rows)
         passed_over = np.bincount(impression[~positive], minlength=len(rows))
         return impression, positive & (passed_over[impression] > 0)
+
+
+def _rows_in(windows: Windows, seqs: Sequences) -> tuple[Rows, Rows]:
+    """The interactions in the windows: which window each is in (n,), and its row (n,)."""
+    window, place = windows.positions(windows.first, windows.length)
+    return window, seqs.events[seqs.offsets[windows.user][window] + place]
+
+
+def impressions(interactions: Interactions, rows: Rows) -> Rows:
+    """rows (n,) -> (n,) numbers below n, equal for what a user was shown at one time."""
+    _, user = np.unique(interactions.user[rows], return_inverse=True)
+    _, time = np.unique(interactions.time[rows], return_inverse=True)
+    return np.unique(user * len(rows) + time, return_inverse=True)[1]

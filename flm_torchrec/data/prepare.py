@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def _prepared(
     ready = job.ready()
     if ready is None or not ready.exists():
         try:
-            with staging_folder(location.made, job.key()) as staging:
+            with staging_folder(location.made, job.key) as staging:
                 ready = job.run(staging, mapper, progress)
         except FileNotFoundError:
             # Another process may have prepared the same meanwhile and removed the chunks.
@@ -81,7 +82,7 @@ def _prepared(
     return ready
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Job:
     """What is prepared of what."""
 
@@ -115,6 +116,7 @@ class _Job:
         names += [] if self.schema.corpus is None else ["corpus"]
         return [part for name in names for part in parts_of(self.location, name)]
 
+    @cached_property
     def key(self) -> str:
         """A hash of all that decides, but for the split."""
         # Where the earlier data lie is nobody's matter.
@@ -128,7 +130,7 @@ class _Job:
     def fingerprint(self, split: Path | None) -> str:
         """A hash of all that decides; `split` is the file of the split, or is to become it."""
         content = "" if split is None else self.hashes.of_path(split, self.split)
-        return hashlib.sha256(f"{self.key()} {content}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{self.key} {content}".encode()).hexdigest()[:16]
 
     def _folder(self, fingerprint: str) -> Path:
         return self.location.made / "prepared" / fingerprint

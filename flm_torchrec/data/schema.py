@@ -242,11 +242,11 @@ class Schema(Strict):
         for name, entity, key in (("users", self.users, "user"), ("items", self.items, "item")):
             if entity is not None and getattr(interactions, key) is None:
                 raise ValueError(f"{name} needs 'interactions.{key}', the column of their ids")
-        needs = {"leave_one_out": "time", "item_cold": "item", "user_cold": "user"}
-        if split and split.kind in needs:
-            for key in {needs[split.kind], "user" if split.kind == "leave_one_out" else ""} - {""}:
-                if getattr(interactions, key) is None:
-                    raise ValueError(f"split: {split.kind} needs 'interactions.{key}'")
+        needs = {"leave_one_out": ("user", "time"), "item_cold": ("item",), "user_cold": ("user",)}
+        kind = "" if split is None else split.kind
+        for key in needs.get(kind, ()):
+            if getattr(interactions, key) is None:
+                raise ValueError(f"split: {kind} needs 'interactions.{key}'")
         return self
 
     def split_rule(self) -> Split:
@@ -265,8 +265,13 @@ def _without_dots(named: dict[str, T]) -> dict[str, T]:
     return named
 
 
+def template_columns(template: str) -> list[str]:
+    """The columns of a template, in their order."""
+    return [column for _, column in template_parts(template) if column]
+
+
 def _template(template: str) -> str:
-    if not any(column for _, column in template_parts(template)):
+    if not template_columns(template):
         raise ValueError(f"the template '{template}' names no {{column}}")
     return template
 

@@ -23,8 +23,7 @@ def text_rows(
     item that stands in several rows has its texts in the first.
     """
     if texts is None or count == 0:
-        none = torch.zeros(0, 1, dtype=torch.int64)
-        return TextRows(item=none[:, 0], name=none[:, 0], tokens=none, attention=none)
+        return TextRows.none()
     distinct, first = np.unique(rows, return_index=True)
     table_rows = texts.row(np.arange(texts.num_names)[:, None], distinct)
     name, place = np.nonzero(texts.table.length[table_rows] > 0)
@@ -53,8 +52,7 @@ def masked_rows(
 ) -> MaskedText:
     """A rank's `count` of the texts that all ranks draw to be masked."""
     if texts is None or count == 0:
-        none = torch.zeros(0, 1, dtype=torch.int64)
-        return MaskedText(tokens=none, attention=none, target=none)
+        return MaskedText.none()
     rows = rng.choice(texts.masked_pool, size=count * world_size)
     return masked_batch(texts.table, rows, rng, own=slice(rank, None, world_size))
 

@@ -222,8 +222,12 @@ def test_bad_rows_are_a_problem_where_they_are_more_than_half(tmp_path):
     schema = SMALL["schema.yaml"].replace("users:", "on_bad_rows: skip\nusers:", 1)
     log = SMALL["interactions.csv"].replace("u1,", "u9,").replace("u3,i1,4", "u3,i1,x")
     folder = write_folder(tmp_path, files=SMALL | {"schema.yaml": schema, "interactions.csv": log})
-    problem, *_ = check(folder).problems
-    assert problem == "interactions: 5 (55.56%) of the data rows cannot be used, more than half"
+    # In the rows that are left nobody liked anything less.
+    assert check(folder).problems == [
+        "interactions: 5 (55.56%) of the data rows cannot be used, more than half",
+        "interactions: the label 'like' is 1 in all training rows",
+        "interactions: the label 'rating' is 4 in all training rows",
+    ]
     with pytest.raises(UserError, match="5 of 9 data rows cannot be used, more than half"):
         prepare(folder)
 

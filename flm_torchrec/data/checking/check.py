@@ -10,11 +10,11 @@ from pathlib import Path
 from flm_torchrec.data.checking.check_log import check_interactions
 from flm_torchrec.data.checking.findings import Catalogue, Findings
 from flm_torchrec.data.checking.survey import Survey
-from flm_torchrec.data.checking.uses import columns_in, columns_of, corpus_uses, entity_uses
+from flm_torchrec.data.checking.uses import columns_of, corpus_uses, entity_uses
 from flm_torchrec.data.preparing.data_schema import earlier_folder, load_schema
 from flm_torchrec.data.reading.location import Location
 from flm_torchrec.data.reading.parts import is_there
-from flm_torchrec.data.schema import EntitySchema, Schema
+from flm_torchrec.data.schema import EntitySchema, Schema, template_columns
 from flm_torchrec.data.storage import is_prepared
 
 _MOST_SHOWN = 20
@@ -66,7 +66,7 @@ def check(folder: Path | str) -> Report:
         survey = Survey("corpus")
         for chunk in survey.chunks(location, ()):
             survey.read_all(chunk, corpus_uses(schema.corpus))
-        report.tables["corpus"] = survey.findings(set(columns_in(schema.corpus)))
+        report.tables["corpus"] = survey.findings(set(template_columns(schema.corpus)))
     return report
 
 

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from flm_torchrec.data.checking.check_split import training_rows
 from flm_torchrec.data.checking.findings import Catalogue, Findings, percent
 from flm_torchrec.data.checking.leaks import find_leaks
-from flm_torchrec.data.checking.log_facts import balance, count_keys, first_repetition
+from flm_torchrec.data.checking.log_facts import balance, count_keys
 from flm_torchrec.data.checking.survey import Survey
 from flm_torchrec.data.checking.uses import interaction_uses
 from flm_torchrec.data.compute import pc
 from flm_torchrec.data.preparing.columns import Discrete
+from flm_torchrec.data.preparing.interactions import first_repetition
 from flm_torchrec.data.preparing.log_chunk import LogReader, label_array
 from flm_torchrec.data.preparing.split import by_user_time
 from flm_torchrec.data.preparing.split_file import Facts, split_file

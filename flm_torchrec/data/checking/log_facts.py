@@ -53,16 +53,6 @@ def _pairs(
         yield f"rows that repeat a user, item and time: {percent(again, n)}"
 
 
-def first_repetition(user: NDArray[np.int32], item: NDArray[np.int32]) -> tuple[int, int] | None:
-    """Two rows of the same user and item, in file order."""
-    order = np.lexsort((item, user))  # stable: file order among equals
-    same = (np.diff(user[order]) == 0) & (np.diff(item[order]) == 0)
-    if not same.any():
-        return None
-    first, second = order[np.argmax(same) :][:2].tolist()
-    return first, second
-
-
 def _count_times(keys: SplitKeys, time: NDArray[np.float64], found: Findings) -> None:
     low, high = float(time.min()), float(time.max())
     found.facts.append(f"time: {_date(low)} to {_date(high)}")

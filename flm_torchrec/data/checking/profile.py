@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from flm_torchrec.data.compute import pc
+from flm_torchrec.data.preparing.features import is_list
+from flm_torchrec.data.reading.tables import NUMBER
 from flm_torchrec.data.reading.times import seconds_of_texts
 
-_NUMBER = r"^\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*$"
 _DATE = r"^\d{4}-\d{1,2}-\d{1,2}([ T]\d{1,2}:\d{2}.*)?$"
 _FEW = 32  # distinct values: hours, days of a month and levels stay categories
 _FEW_DECIMALS = 10
@@ -102,8 +103,7 @@ def profile_columns(table: pa.Table) -> dict[str, Profile]:
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    is_one = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(check(kind) for check in is_one) and not pa.types.is_nested(kind.value_type)
+    return is_list(kind) and not pa.types.is_nested(kind.value_type)
 
 
 def _profile(name: str, chunks: pa.ChunkedArray) -> Profile:
@@ -131,7 +131,7 @@ def _typed(values: pa.Array) -> pa.Array:
         return values if not pa.types.is_null(kind) else values.cast(pa.large_string())
     texts = values.cast(pa.large_string())
     texts = texts.filter(pc.not_equal(texts, ""))
-    if len(texts) and pc.all(pc.match_substring_regex(texts, _NUMBER)).as_py():
+    if len(texts) and pc.all(pc.match_substring_regex(texts, NUMBER)).as_py():
         return _numbers(pc.utf8_trim_whitespace(texts).cast(pa.float64()))
     if len(texts) and pc.all(pc.match_substring_regex(texts, _DATE)).as_py():
         seconds = seconds_of_texts(texts)
@@ -201,7 +201,7 @@ def vector_separator(profile: Profile) -> str | None:
         flat = pc.list_flatten(pieces)
         if sizes["min"].as_py() != sizes["max"].as_py() or (sizes["max"].as_py() or 0) < 4:
             continue
-        is_number = pc.all(pc.match_substring_regex(flat, _NUMBER)).as_py()
+        is_number = pc.all(pc.match_substring_regex(flat, NUMBER)).as_py()
         if is_number and pc.any(pc.match_substring(flat, ".")).as_py():
             return separator
     return None

@@ -1,6 +1,6 @@
 """What a schema does with the columns of a table, each use a function that reads one chunk."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 
@@ -16,7 +16,7 @@ from flm_torchrec.data.schema import (
     InteractionSchema,
     ItemSchema,
     Reviews,
-    template_parts,
+    template_columns,
 )
 
 # (what for, its name) -> reader. What for is "id", "predicate", "text" or the kind of a feature.
@@ -54,12 +54,7 @@ def columns_of(entity: EntitySchema) -> set[str]:
     """The columns of the users or items that the schema uses."""
     texts = entity.text.values() if isinstance(entity, ItemSchema) else ()
     templates = (text for text in texts if isinstance(text, str))
-    return {entity.id, *entity.features} | {c for text in templates for c in columns_in(text)}
-
-
-def columns_in(template: str) -> Iterator[str]:
-    """The columns of a template."""
-    return (column for _, column in template_parts(template) if column)
+    return {entity.id, *entity.features} | {c for text in templates for c in template_columns(text)}
 
 
 def _text_reader(template: str, features: Mapping[str, Feature]) -> Callable[[Table], pa.Array]:

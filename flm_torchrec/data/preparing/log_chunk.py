@@ -26,7 +26,7 @@ from flm_torchrec.data.schema import (
     Label,
     Reviews,
     Schema,
-    template_parts,
+    template_columns,
 )
 
 
@@ -64,7 +64,7 @@ class LogReader:
                 used += [comparison.column for comparison in parse_predicate(text)]
         used += names.context
         for review in self.reviews.values():
-            used += [column for _, column in template_parts(review.interactions) if column]
+            used += template_columns(review.interactions)
         return list(dict.fromkeys(used))
 
     def read(self, table: Table) -> pa.RecordBatch:

@@ -69,7 +69,6 @@ def split_log(
         by_user=by_user,
         part=part,
         num_users=1 + (len(users.ids) if users else 0),
-        num_items=1 + (len(items.ids) if items else 0),
     )
     check_repeats(log)
     return log, known, facts

@@ -26,7 +26,7 @@ from flm_torchrec.data.reading.times import (
 from flm_torchrec.errors import UserError
 
 CHUNK_ROWS = 500_000
-_NUMBER = r"^\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*$"
+NUMBER = r"^\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*$"
 _WHOLE = r"^\s*[+-]?\d{1,18}\s*$"
 _LARGEST = 2**63 - 1  # int64
 _LARGEST_EXACT = 2.0**53  # float64
@@ -75,7 +75,7 @@ def to_numbers(values: pa.Array) -> pa.Array | None:
     if not _is_text(values):
         is_number = pa.types.is_int64(values.type) or pa.types.is_float64(values.type)
         return values if is_number else None
-    is_number = pc.match_substring_regex(values, _NUMBER)
+    is_number = pc.match_substring_regex(values, NUMBER)
     values = pc.utf8_trim_whitespace(pc.if_else(is_number, values, None))
     values = pc.utf8_ltrim(values, "+")  # which Arrow reads as no number
     is_whole = pc.all(pc.match_substring_regex(values, _WHOLE)).as_py() is not False

@@ -20,11 +20,10 @@ from flm_torchrec.data.schema import (
     Feature,
     InteractionSchema,
     ItemSchema,
-    Label,
     Reviews,
     Schema,
 )
-from flm_torchrec.data.sources.folder import new_folder
+from flm_torchrec.data.sources.folder import new_folder, rating_labels
 from flm_torchrec.data.sources.lines import open_bytes
 from flm_torchrec.errors import UserError
 
@@ -64,10 +63,7 @@ def _schema(*, has_products: bool, repeats: bool) -> Schema:
             user="user_id",
             item="item_id",
             time="timestamp",
-            labels={
-                "like": Label(kind="binary", value="rating >= 4"),
-                "rating": Label(kind="ordinal"),
-            },
+            labels=rating_labels(),
             repeats=repeats,
         ),
     )

@@ -8,11 +8,19 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from flm_torchrec.data.checking.infer import Proposal
-from flm_torchrec.data.schema import Schema
+from flm_torchrec.data.schema import Label, Schema
 from flm_torchrec.errors import UserError
 from flm_torchrec.files import atomic_folder
 
 _ROWS = 500_000  # of a row group
+
+
+def rating_labels(liked: float = 4, *, are_levels: bool = True) -> dict[str, Label]:
+    """What ratings tell: the rating itself, and whether it is `liked` or above."""
+    return {
+        "like": Label(kind="binary", value=f"rating >= {liked:g}"),
+        "rating": Label(kind="ordinal" if are_levels else "real"),
+    }
 
 
 class NewFolder:

@@ -16,11 +16,10 @@ from flm_torchrec.data.schema import (
     Feature,
     InteractionSchema,
     ItemSchema,
-    Label,
     Reviews,
     Schema,
 )
-from flm_torchrec.data.sources.folder import check_is_new, new_folder
+from flm_torchrec.data.sources.folder import check_is_new, new_folder, rating_labels
 from flm_torchrec.data.sources.plots import add_plots
 from flm_torchrec.data.sources.recbole import read_atomic
 from flm_torchrec.errors import UserError
@@ -57,10 +56,7 @@ def movielens_schema(
             user="user_id",
             item="item_id",
             time="timestamp",
-            labels={
-                "like": Label(kind="binary", value="rating >= 4"),
-                "rating": Label(kind="ordinal"),
-            },
+            labels=rating_labels(),
             repeats=False,
         ),
     )

@@ -11,11 +11,10 @@ from flm_torchrec.data.schema import (
     Feature,
     InteractionSchema,
     ItemSchema,
-    Label,
     Reviews,
     Schema,
 )
-from flm_torchrec.data.sources.folder import new_folder
+from flm_torchrec.data.sources.folder import new_folder, rating_labels
 from flm_torchrec.data.sources.lines import read_delimited, read_header
 from flm_torchrec.data.sources.plots import add_plots
 from flm_torchrec.errors import UserError
@@ -75,15 +74,6 @@ def _names(kinds: Mapping[str, str]) -> list[str]:
     return [name for name in kinds if "title" in name or "name" in name]
 
 
-def _labels(ratings: list[float]) -> dict[str, Label]:
-    """Of all the different `ratings`."""
-    threshold = _LIKED * max(ratings)
-    return {
-        "like": Label(kind="binary", value=f"rating >= {threshold:g}"),
-        "rating": Label(kind="ordinal" if len(ratings) <= _LEVELS else "real"),
-    }
-
-
 def convert_atomic(path: Path, out: Path, *, plots: Path | None = None) -> dict[str, int]:
     """Write the data folder `out` from NAME.inter and what stands beside; -> rows of each table."""
     ratings: set[float] = set()
@@ -104,6 +94,7 @@ def convert_atomic(path: Path, out: Path, *, plots: Path | None = None) -> dict[
             folder.add("interactions", rows)
         if not ratings:
             raise UserError(f"{path}: column 'rating' is empty everywhere")
+        labels = rating_labels(_LIKED * max(ratings), are_levels=len(ratings) <= _LEVELS)
         items = entities["items"]
         texts: dict[str, str | Reviews] = {name: f"{{{name}}}" for name in _names(items)}
         texts |= {"plot": "{plot}"} if plots is not None else {}
@@ -113,7 +104,7 @@ def convert_atomic(path: Path, out: Path, *, plots: Path | None = None) -> dict[
                 users=EntitySchema(id="user_id", features=_features(entities["users"])),
                 items=ItemSchema(id="item_id", features=features, text=texts),
                 interactions=InteractionSchema(
-                    user="user_id", item="item_id", time="timestamp", labels=_labels([*ratings])
+                    user="user_id", item="item_id", time="timestamp", labels=labels
                 ),
             )
         )

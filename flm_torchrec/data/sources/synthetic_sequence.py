@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from flm_torchrec.data.schema import InteractionSchema, Label, Schema
+from flm_torchrec.data.schema import InteractionSchema, Schema
 from flm_torchrec.data.sources.catalogue import ITEMS, USERS, Items, Users
-from flm_torchrec.data.sources.folder import NewFolder
+from flm_torchrec.data.sources.folder import NewFolder, rating_labels
 from flm_torchrec.data.sources.planted import BestAUC, Effects, Outcome, sigmoid, zipf
 
 _ROWS = 1_000_000  # of a block, about
@@ -30,10 +30,7 @@ SCHEMA = Schema(
         user="user_id",
         item="item_id",
         time="timestamp",
-        labels={
-            "like": Label(kind="binary", value="rating >= 4"),
-            "rating": Label(kind="ordinal"),
-        },
+        labels=rating_labels(),
     ),
 )
 
