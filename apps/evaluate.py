@@ -13,6 +13,8 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from flm_torchrec.assemble import Assembly
 from flm_torchrec.data.dataset import TRAIN, VALIDATION
+from flm_torchrec.data.told import one_class_labels
+from flm_torchrec.diagnosis import diagnosis, map_of_items
 from flm_torchrec.errors import app
 from flm_torchrec.evaluation.baselines import (
     BiasModel,
@@ -21,15 +23,19 @@ from flm_torchrec.evaluation.baselines import (
     item_knn,
     popularity,
 )
+from flm_torchrec.evaluation.diagnostics import Diagnostics
+from flm_torchrec.evaluation.item_map import ITEM_MAP, write_item_map
 from flm_torchrec.evaluation.ranking import RankingTask, evaluate
 from flm_torchrec.measure import (
     PARTS,
     Part,
     catalogue_task,
+    cloze_accuracy,
     label_metrics,
     met_where,
     quality,
 )
+from flm_torchrec.measure_domains import quality_of_domains, within_domains
 from flm_torchrec.training.runtime import barrier, start
 
 # Each of a catalogue's pairs is a number of theirs: 3 GB.
@@ -71,7 +77,8 @@ def ranking_baselines(
         texts = text_view.vectors.transpose(0, 1).flatten(1)  # side by side
         scorers["content_knn"] = content_knn(texts, history)
     return {
-        name: evaluate(score, task, num_items=num_items).mean for name, score in scorers.items()
+        name: evaluate(within_domains(score, dataset), task, num_items=num_items).mean
+        for name, score in scorers.items()
     }
 
 
@@ -111,10 +118,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     begin_time = time.perf_counter()
     with start() as runtime:
         assembly = load_run(args.run, runtime)
-        metrics = quality(assembly, part=args.part)
+        metrics, cloze = quality(assembly, part=args.part), cloze_accuracy(assembly)
+        domains = quality_of_domains(assembly, part=args.part)
+        diagnosed, mapped = diagnosis(assembly), map_of_items(assembly)
         peak = peak_memory_gib(runtime)
         if runtime.rank == 0:
-            add_to_report(args.run, {args.part: metrics})
+            if mapped is not None:
+                write_item_map(args.run / ITEM_MAP, mapped)
+            add_to_report(args.run, {args.part: metrics, **diagnostics_entries(diagnosed)})
+            if cloze:
+                add_to_report(args.run, {"cloze": cloze})
+            if undefined := undefined_metrics(assembly, args.part):
+                add_to_report(args.run, {"undefined": {args.part: undefined}})
+            if domains:
+                is_test = args.part == "test"
+                add_to_report(args.run, {"domains" if is_test else f"{args.part}_domains": domains})
             baselines = baseline_quality(assembly, args.part)
             entries: dict[str, Any] = {
                 # The report sets `test` beside `baselines`.
@@ -126,6 +144,29 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_table(args.part, metrics, baselines)
         barrier()
     return 0
+
+
+def undefined_metrics(assembly: Assembly, part: Part) -> dict[str, str]:
+    """Metrics of the heads that `part` leaves undefined, each with the reason; told at once."""
+    if "heads" not in assembly.model.objective.tasks:
+        return {}
+    rows = np.flatnonzero(assembly.dataset.interactions.part == PARTS[part])
+    reasons = {
+        f"auc_{label}": f"'{label}' {reason}"
+        for label, reason in one_class_labels(assembly.dataset, rows).items()
+    }
+    for metric, reason in reasons.items():
+        print(f"warning: {metric} of the {part} is undefined: {reason}")
+    return reasons
+
+
+def diagnostics_entries(found: Diagnostics | None) -> dict[str, Any]:
+    """What the report holds of them; each collapse is told at once."""
+    if found is None:
+        return {}
+    for collapse in found.collapses:
+        print(f"warning: {collapse}")
+    return {"diagnostics": found.figures, "collapses": found.collapses}
 
 
 def print_table(

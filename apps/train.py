@@ -20,7 +20,9 @@ from flm_torchrec.config import RunConfig
 from flm_torchrec.data.batch import FLMBatch
 from flm_torchrec.data.dataset import Dataset
 from flm_torchrec.data.loader import load
+from flm_torchrec.diagnosis import diagnosis
 from flm_torchrec.errors import UserError, app
+from flm_torchrec.evaluation.diagnostics import Diagnostics
 from flm_torchrec.evaluation.report import read_log
 from flm_torchrec.measure import masked_accuracy, quality
 from flm_torchrec.trainable import StepOutput
@@ -31,6 +33,7 @@ from flm_torchrec.training.optimizers import scale_dense_lr
 from flm_torchrec.training.pipeline import paused, train_pipeline
 from flm_torchrec.training.runtime import all_gather, start
 from flm_torchrec.training.sharding import describe_plan
+from flm_torchrec.transfer import origin
 from flm_torchrec.typed_yaml import dump_yaml, load_yaml
 
 
@@ -76,8 +79,7 @@ def begin(assembly: Assembly, run: Path, *, resume: bool) -> int:
                 "one of its checkpoints, or null to start from nothing"
             )
         source = source or config.init
-        assembly.check_data(source, earlier=True)
-        matched = checkpoint.load_matching(source, assembly.dmp, grown=True)
+        matched = assembly.start_from(source)
         if is_first:
             print(f"from {source}: {len(matched.loaded)} parameters, {len(matched.fresh)} fresh")
             for name in matched.loaded:
@@ -89,16 +91,38 @@ def begin(assembly: Assembly, run: Path, *, resume: bool) -> int:
 
 def told(assembly: Assembly, losses: Iterable[Tensor], output: StepOutput) -> dict[str, float]:
     """What a line of the log holds: the loss that is minimised and each task's own, as means over
-    the last steps and all ranks, and the weight the fusion gave each view; called by all ranks."""
+    the last steps and all ranks, the weight the fusion gave each view and, of tasks that are
+    balanced, the weight of each and the cosines of their gradients; called by all ranks."""
     mean = all_gather(torch.stack(list(losses)).mean(0)[None]).mean(0)
-    objective = assembly.model.objective
-    by_task = zip(objective.names, mean.tolist(), strict=True)
+    names = assembly.model.objective.names
+    by_task = zip(names, mean.tolist(), strict=True)
     weights = zip(assembly.model.flm.view_names, output.view_weights.tolist(), strict=True)
-    return (
-        {"loss": float((objective.weight * mean).sum())}
+    found = (
+        {"loss": float((output.task_weights * mean).sum())}
         | {f"loss/{name}": value for name, value in by_task}
         | {f"fusion/{name}": weight for name, weight in weights}
     )
+    if assembly.config.tasks.balance != "fixed":
+        counted = zip(names, output.task_weights.tolist(), strict=True)
+        found |= {f"weight/{name}": weight for name, weight in counted}
+    for first, row in enumerate(output.cosines.tolist()):
+        for second in range(first):
+            found[f"grad_cosine/{names[second]}/{names[first]}"] = row[second]
+    return found
+
+
+def log_diagnosis(log: RunLog, step: int, found: Diagnostics | None) -> None:
+    """Log the figures of each view, and tell of collapses."""
+    if found is None:
+        return
+    figures = {
+        f"view/{view}/{name}": value
+        for view, own in found.figures.items()
+        for name, value in own.items()
+    }
+    log.step(step, figures, quiet=True)
+    for collapse in found.collapses:
+        log.tell(f"warning: step {step}: {collapse}")
 
 
 def run_training(assembly: Assembly, run: Path, *, resume: bool) -> dict[str, Any]:
@@ -134,12 +158,14 @@ def run_training(assembly: Assembly, run: Path, *, resume: bool) -> dict[str, An
                 assembly.dmp,
                 optimizer,
                 keep=train_config.keep,
-                meta={"fingerprint": assembly.dataset.fingerprint},
+                meta=origin(config, assembly.dataset),
             )
         if is_due(done, train_config.validate_every):
             with paused(pipeline):
                 found = quality(assembly, part="validation")
+                diagnosed = diagnosis(assembly)
             log.step(done, {f"validation/{name}": value for name, value in found.items()})
+            log_diagnosis(log, done, diagnosed)
         set_lr(done)
 
     set_lr(first_step)

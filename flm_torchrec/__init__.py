@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from flm_torchrec.typed_yaml import load_yaml
     from flm_torchrec.views.fusion import GatedFusion, MeanFusion, WeightedFusion
     from flm_torchrec.views.history import CausalHistory
+    from flm_torchrec.views.mean_history import MeanHistory
+    from flm_torchrec.views.set_history import SetHistory
     from flm_torchrec.views.sparse import SparseView, embedding_bags
     from flm_torchrec.views.text import TextView
     from flm_torchrec.views.vector import VectorView
@@ -43,8 +45,10 @@ __all__ = [
     "LoggedRanking",
     "MaskedLM",
     "MeanFusion",
+    "MeanHistory",
     "Objective",
     "Ranking",
+    "SetHistory",
     "SparseView",
     "TensorBatch",
     "TextView",
@@ -72,8 +76,10 @@ _MODULE_OF = {
     "LoggedRanking": "tasks.ranking",
     "MaskedLM": "tasks.mlm",
     "MeanFusion": "views.fusion",
+    "MeanHistory": "views.mean_history",
     "Objective": "trainable",
     "Ranking": "tasks.ranking",
+    "SetHistory": "views.set_history",
     "SparseView": "views.sparse",
     "TensorBatch": "data.batch",
     "TextView": "views.text",

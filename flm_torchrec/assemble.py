@@ -1,7 +1,7 @@
 """The parts of a run put together on the ranks of a job: data, text vectors, sharded model."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -12,20 +12,24 @@ from torchrec.distributed.model_parallel import DistributedModelParallel, get_un
 from torchrec.optim.keyed import CombinedOptimizer
 
 from flm_torchrec.build import build_model, dense_optimizer
-from flm_torchrec.build_data import build_collator, build_sampler, check_shares
+from flm_torchrec.build_data import build_collator, build_sampler, check_shares, open_data
+from flm_torchrec.build_linear import fill_cold_items, linear_weights
 from flm_torchrec.config import RunConfig
 from flm_torchrec.data.collate import Collator
 from flm_torchrec.data.dataset import Dataset
-from flm_torchrec.data.prepare import prepare
+from flm_torchrec.data.domains import with_texts
+from flm_torchrec.data.preparing.hidden_texts import texts_without
 from flm_torchrec.data.reading.location import Location
 from flm_torchrec.data.sampling import LogSampler, UserSampler
-from flm_torchrec.encoder import load_encoder, tokenised
+from flm_torchrec.data.text import Texts
+from flm_torchrec.encoder import TextEncoder, load_encoder, tokenised
 from flm_torchrec.errors import UserError
 from flm_torchrec.retrieval import Retrieval
 from flm_torchrec.trainable import FLMTrain
 from flm_torchrec.training import checkpoint
 from flm_torchrec.training.runtime import Runtime, all_gather
 from flm_torchrec.training.sharding import shard
+from flm_torchrec.transfer import check_origin, moved, places
 from flm_torchrec.views.text_cache import text_vectors
 
 T = TypeVar("T")
@@ -38,7 +42,9 @@ class Assembly:
     config: RunConfig
     runtime: Runtime
     dataset: Dataset
+    encoder: TextEncoder | None
     collator: Collator
+    hidden_texts: Texts | None  # those of the items without the attribute that is hidden
     sampler: UserSampler | LogSampler | None  # None: steps of a corpus alone draw nothing
     dmp: DistributedModelParallel
     optimizer: CombinedOptimizer
@@ -63,32 +69,41 @@ class Assembly:
         )
 
     def refresh_text(self, *, keep: bool) -> None:
-        """Encode the texts with the encoder as it stands; called by all ranks after weights are
-        loaded, and now and then while the encoder trains. `keep` leaves the vectors on disk."""
+        """Encode the texts with the encoder as it stands, and what follows from them; called by all
+        ranks after weights are loaded, and now and then while the encoder trains. `keep` leaves the
+        vectors on disk."""
+        self._encode_texts(keep=keep)
+        fill_cold_items(self.model.flm, self.dataset)
+
+    def _encode_texts(self, *, keep: bool) -> None:
         texts, view = self.collator.text, self.model.flm.text_view
         if texts is None or view is None:
             return
-        vectors = text_vectors(
+        encode = partial(
+            text_vectors,
             view,
-            texts,
-            folder=Location.of(self.config.data.path).made / "prepared" if keep else None,
+            folder=Location.of(self.config.data.home).made / "prepared" if keep else None,
             rank=self.runtime.rank,
             world_size=self.runtime.world_size,
             gather=all_gather,
         )
-        view.vectors = vectors.to(self.runtime.device)
+        view.vectors = encode(texts).to(self.runtime.device)
+        if self.hidden_texts is not None:
+            view.hidden_vectors = encode(self.hidden_texts).to(self.runtime.device)
 
-    def check_data(self, path: Path, *, earlier: bool = False) -> None:
-        """Raise UserError unless the checkpoint at `path` was trained on this data, or with
-        `earlier` on data that this has grown from: rows of other data would be other users and
-        items."""
-        trained_on = checkpoint.read_meta(path).get("fingerprint")
-        known = {self.dataset.fingerprint, *(self.dataset.grown_from if earlier else ())}
-        if trained_on not in known:
-            raise UserError(
-                f"checkpoint {path}: was trained on data {trained_on}, {self.config.data.path} "
-                f"holds {self.dataset.fingerprint}; allowed: the data as it was when prepared"
-            )
+    def check_data(self, path: Path, *, other: bool = False) -> None:
+        """Raise UserError unless the checkpoint at `path` was trained on this data, or with `other`
+        on data from which this may start."""
+        known = checkpoint.read_meta(path)
+        folder = ", ".join(self.config.data.folders.values())
+        check_origin(path, known, self.dataset, folder=folder, other=other)
+
+    def start_from(self, path: Path) -> checkpoint.Matched:
+        """Load what means the same in the checkpoint at `path`, a run of this or other data; called
+        by all ranks."""
+        self.check_data(path, other=True)
+        fresh = moved(checkpoint.read_meta(path), places(self.config, self.dataset))
+        return checkpoint.load_matching(path, self.dmp, grown=True, fresh=fresh)
 
 
 def first_rank_first(runtime: Runtime, work: Callable[[], T]) -> T:
@@ -119,19 +134,41 @@ def table_rows(config: RunConfig, dataset: Dataset, world_size: int) -> int:
     return num_items if data.negatives == "all" else min(num_items, met) + data.negatives
 
 
+def hidden_texts(config: RunConfig, dataset: Dataset, encoder: TextEncoder | None) -> Texts | None:
+    """The items' texts without the attribute of `tasks.cloze`; None without the task or texts."""
+    cloze, text, items = config.tasks.cloze, config.views.text, dataset.items
+    if cloze is None or encoder is None or text is None or items is None or not items.text:
+        return None
+    without = replace(items, text=_without(config, dataset, cloze.attribute))
+    return tokenised(replace(dataset, items=without, corpus=[]), encoder, text)
+
+
+def _without(config: RunConfig, dataset: Dataset, attribute: str) -> dict[str, list[str]]:
+    """The items' texts without an attribute, which only those of its own domain can tell."""
+    if dataset.domains is None:
+        return texts_without(config.data.home, dataset, attribute)
+    name, _, own = attribute.partition("_")
+    number, folder = dataset.domains.number(name), config.data.domains[name]
+    texts = texts_without(folder, dataset.domains.datasets[number - 1], own)
+    return with_texts(dataset, number, texts)
+
+
 def assemble(config: RunConfig, runtime: Runtime, *, training: bool = True) -> Assembly:
     """Build everything a run needs on every rank of `runtime`.
 
     Text vectors are there after `refresh_text`. Without `training` the tables' optimizer is one
     that every device has, and any number of ranks will do.
     """
-    dataset = first_rank_first(runtime, partial(prepare, config.data.path))
+    dataset = first_rank_first(runtime, partial(open_data, config))
     if training:
         check_shares(config, dataset, runtime.world_size)
     sampler = build_sampler(config, dataset)
     torch.manual_seed(config.train.seed)  # what isn't sharded starts equal on all ranks
     encoder = load_encoder(config.views.text) if config.views.text else None
-    model = build_model(config, dataset, encoder)
+    model = build_model(config, dataset, encoder, gather=all_gather)
+    if model.flm.linear is not None:
+        weights = first_rank_first(runtime, partial(linear_weights, config, dataset))
+        model.flm.linear.weight = weights.to(runtime.device)
     texts = None
     if config.views.text is not None and encoder is not None:
         texts = tokenised(dataset, encoder, config.views.text)
@@ -155,7 +192,9 @@ def assemble(config: RunConfig, runtime: Runtime, *, training: bool = True) -> A
         config=config,
         runtime=runtime,
         dataset=dataset,
+        encoder=encoder,
         collator=collator,
+        hidden_texts=hidden_texts(config, dataset, encoder),
         sampler=sampler,
         dmp=dmp,
         optimizer=optimizer,

@@ -5,8 +5,11 @@ from math import gcd
 import numpy as np
 
 from flm_torchrec.config import RunConfig
+from flm_torchrec.data.cloze import AttributeCloze
 from flm_torchrec.data.collate import Collator
-from flm_torchrec.data.dataset import TRAIN, VALIDATION, Dataset
+from flm_torchrec.data.dataset import TRAIN, VALIDATION, Dataset, Entity
+from flm_torchrec.data.domain_sampling import DomainUserSampler, draws_of_users
+from flm_torchrec.data.domains import joined
 from flm_torchrec.data.negatives import (
     AllItems,
     InBatchItems,
@@ -15,7 +18,14 @@ from flm_torchrec.data.negatives import (
     NoItems,
     PopularItems,
 )
-from flm_torchrec.data.sampling import LogSampler, UserSampler, histories, sequences
+from flm_torchrec.data.prepare import prepare
+from flm_torchrec.data.sampling import (
+    LogSampler,
+    Sequences,
+    UserSampler,
+    histories,
+    sequences,
+)
 from flm_torchrec.data.schema import NONE
 from flm_torchrec.data.text import Texts
 from flm_torchrec.data.told import always_labels
@@ -25,18 +35,36 @@ from flm_torchrec.errors import UserError
 _RUN = 64
 
 
+def open_data(config: RunConfig) -> Dataset:
+    """The data that `data.path` or `data.domains` name, prepared."""
+    data = config.data
+    if data.path is not None:
+        return prepare(data.path)
+    folders = {name: prepare(folder) for name, folder in data.domains.items()}
+    return joined(folders, shared_heads=data.shared_heads)
+
+
 def window_of(config: RunConfig, dataset: Dataset) -> int:
     """Events of a user that the model reads; 0 where the data has no history."""
     schema = dataset.schema.interactions
     return 0 if schema is None or schema.history == NONE else config.data.window
 
 
+def any_order(config: RunConfig, dataset: Dataset) -> bool:
+    """Does an edge see all other events of its user, whenever they were?"""
+    return config.views.history.kind == "set" and window_of(config, dataset) > 0
+
+
 def check_shares(config: RunConfig, dataset: Dataset, world_size: int) -> None:
     """Raise UserError where `world_size` ranks can't share a training step equally."""
     mlm, text, schema = config.tasks.mlm, config.views.text, dataset.schema.interactions
+    cloze, clm, align = config.tasks.cloze, config.tasks.clm, config.tasks.align
     totals = {
         "views.text.rows": text.rows if text else 0,
         "tasks.mlm.texts": mlm.texts if mlm else 0,
+        "tasks.align.items": align.items if align else 0,
+        "tasks.clm.texts": clm.texts if clm else 0,
+        "tasks.cloze.items": cloze.items if cloze else 0,
     }
     if schema is not None:
         by_user = schema.order == "by_user"
@@ -78,12 +106,11 @@ def build_sampler(config: RunConfig, dataset: Dataset) -> UserSampler | LogSampl
         num_users = int((np.diff(seqs.offsets) > 0).sum())
         if data.users > num_users:
             raise UserError(f"data.users: {data.users}; the data has {num_users} users to train on")
-        return UserSampler(
-            seqs,
-            users=data.users,
-            window=data.window,
-            reverse=data.reverse,
-            seed=config.train.seed,
+        return _user_sampler(config, dataset, seqs)
+    if data.temperature != 1:
+        raise UserError(
+            f"data.temperature: {data.temperature}; with order: by_log domains come as often as "
+            "their rows; allowed: 1.0, or data with order: by_user"
         )
     rows = np.flatnonzero(interactions.part == TRAIN)
     if data.rows > len(rows):
@@ -94,12 +121,33 @@ def build_sampler(config: RunConfig, dataset: Dataset) -> UserSampler | LogSampl
     return LogSampler(rows, batch=data.rows, run=run_of(config, dataset), seed=config.train.seed)
 
 
+def _user_sampler(config: RunConfig, dataset: Dataset, seqs: Sequences) -> UserSampler:
+    data, domains, seed = config.data, dataset.domains, config.train.seed
+    if domains is None or len(domains.names) == 1:
+        return UserSampler(
+            seqs, users=data.users, window=data.window, reverse=data.reverse, seed=seed
+        )
+    return DomainUserSampler(
+        seqs,
+        domain=domains.users,
+        temperature=data.temperature,
+        users=data.users,
+        window=data.window,
+        reverse=data.reverse,
+        seed=seed,
+    )
+
+
 def build_negatives(config: RunConfig, dataset: Dataset) -> Negatives:
     """What every edge is scored against."""
     schema, data = dataset.schema.interactions, config.data
+    tasks = config.tasks
     # A label that holds for every interaction is learned from sampled ones beside them.
-    is_read = config.tasks.rank is not None or (
-        config.tasks.heads is not None and bool(always_labels(dataset))
+    is_read = (
+        tasks.rank is not None
+        or tasks.item_cloze is not None
+        or (tasks.order is not None and tasks.order.by == "sampled")
+        or (tasks.heads is not None and bool(always_labels(dataset)))
     )
     if schema is not None and schema.negatives == "logged" and data.negatives != "all":
         raise UserError(
@@ -135,17 +183,42 @@ def shown_share(config: RunConfig, dataset: Dataset) -> np.ndarray:
     if schema is not None and schema.order == "by_user":
         total = np.bincount(interactions.user[is_trained], minlength=1)
         shown = np.minimum(total, config.data.window) / np.maximum(total, 1)
+        if dataset.domains is not None and len(dataset.domains.names) > 1:
+            seqs = sequences(interactions, before_part=VALIDATION)
+            drawn = draws_of_users(seqs, dataset.domains.users, config.data.temperature)
+            shown = shown * drawn[: len(shown)]
         share[is_trained] = shown[interactions.user[is_trained]]
     return share
+
+
+def items_to_hide_of(dataset: Dataset, attribute: str) -> Entity:
+    """The items; UserError where they have no such attribute that can be hidden and told."""
+    items = dataset.schema.items
+    features = {} if items is None else items.features
+    allowed = [
+        name
+        for name, feature in features.items()
+        if feature.kind in ("categorical", "multi") and feature.hash is None
+    ]
+    if dataset.items is None or attribute not in allowed:
+        raise UserError(
+            f"tasks.cloze.attribute: {attribute!r}; allowed: a categorical or multi feature of the "
+            f"items that is not hashed: {allowed}"
+        )
+    if not dataset.items.columns[attribute].values.any():
+        raise UserError(f"tasks.cloze.attribute: {attribute!r} is known of no item")
+    return dataset.items
 
 
 def build_collator(
     config: RunConfig, dataset: Dataset, *, texts: Texts | None, rank: int, world_size: int
 ) -> Collator:
     """Batches of one rank."""
-    mlm, align, text = config.tasks.mlm, config.tasks.align, config.views.text
-    if mlm is not None and (texts is None or not len(texts.masked_pool)):
-        raise UserError("tasks.mlm: the data has no text to train on")
+    mlm, clm, align = config.tasks.mlm, config.tasks.clm, config.tasks.align
+    text, language = config.views.text, mlm or clm
+    cloze = config.tasks.cloze
+    if language is not None and (texts is None or not len(texts.masked_pool)):
+        raise UserError(f"tasks.{'mlm' if mlm else 'clm'}: the data has no text to train on")
     # A corpus is only masked.
     rows = text.rows if text is not None and texts is not None and texts.num_names else 0
     if texts is not None and rows:
@@ -155,6 +228,10 @@ def build_collator(
                 f"views.text.rows: {rows}; the data has {num_texts} texts of items for each of "
                 f"{world_size} ranks"
             )
+    hidden = None
+    if cloze is not None:
+        items = items_to_hide_of(dataset, cloze.attribute)
+        hidden = AttributeCloze(items, cloze.attribute, count=cloze.items // world_size)
     return Collator(
         dataset,
         histories(dataset.interactions, before_part=VALIDATION),
@@ -162,8 +239,11 @@ def build_collator(
         negatives=build_negatives(config, dataset),
         text=texts,
         text_rows=rows // world_size,
-        masked_rows=mlm.texts // world_size if mlm else 0,
-        aligned_rows=align.items if align else 0,
+        masked_rows=language.texts // world_size if language else 0,
+        aligned_rows=align.items // world_size if align else 0,
+        cloze=hidden,
+        hidden_share=config.tasks.item_cloze.share if config.tasks.item_cloze else 0.0,
+        any_order=any_order(config, dataset),
         rank=rank,
         world_size=world_size,
         seed=config.train.seed,

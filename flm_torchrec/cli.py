@@ -18,7 +18,8 @@ _VERBS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "pretrain": ("train", ("--config", "pretrain.yaml"), "stage 1, in one process"),
     "finetune": ("train", ("--config", "finetune.yaml"), "stage 2, in one process"),
     "evaluate": ("evaluate", (), "rank the catalogue for the held-out events of a run"),
-    "recommend": ("recommend", (), "write the top items of users"),
+    "recommend": ("recommend", (), "write the top items of users, new ones too"),
+    "embed": ("embed", (), "write the vectors of items, view by view, and of users"),
     "demo": ("demo", (), "the whole job on MovieLens-100K, on two ranks"),
     "bench-sharding": ("bench_sharding", (), "time a training step under each sharding type"),
 }

@@ -20,8 +20,7 @@ from torchx.specs.finder import ComponentValidationException
 
 from flm_torchrec.errors import UserError
 
-# TorchX's own default; open between the machines of a job.
-_PORT = 29500
+_PORT = 29500  # TorchX's own default; open between the machines of a job
 
 
 class ComponentError(UserError, ComponentValidationException):
@@ -61,8 +60,7 @@ def pretrain(
         mounts: mounts of the container, type=bind,src=/host,dst=/job
     """
     args = ["--config", config, "--run", run, *_resume(resume, max_retries), *_checked(overrides)]
-    role = _role("flm_apps.train", args, j, cpu, gpu, memMB, env, max_retries, image, mounts)
-    return specs.AppDef(name, [role])
+    return _job(name, "flm_apps.train", args, j, cpu, gpu, memMB, env, max_retries, image, mounts)
 
 
 def finetune(
@@ -98,8 +96,7 @@ def finetune(
         mounts: mounts of the container, type=bind,src=/host,dst=/job
     """
     args = ["--config", config, "--run", run, *_resume(resume, max_retries), *_checked(overrides)]
-    role = _role("flm_apps.train", args, j, cpu, gpu, memMB, env, max_retries, image, mounts)
-    return specs.AppDef(name, [role])
+    return _job(name, "flm_apps.train", args, j, cpu, gpu, memMB, env, max_retries, image, mounts)
 
 
 def evaluate(
@@ -133,14 +130,15 @@ def evaluate(
     if part not in ("validation", "test"):
         raise ComponentError(f"--part {part!r}: allowed are validation and test")
     args = ["--run", run, "--part", part]
-    role = _role("flm_apps.evaluate", args, j, cpu, gpu, memMB, env, max_retries, image, mounts)
-    return specs.AppDef(name, [role])
+    module = "flm_apps.evaluate"
+    return _job(name, module, args, j, cpu, gpu, memMB, env, max_retries, image, mounts)
 
 
 def recommend(
+    *more: str,
     run: str,
     out: str,
-    users: str = "all",
+    users: str = "",
     k: int = 20,
     j: str = "1x2",
     name: str = "flm-recommend",
@@ -152,12 +150,13 @@ def recommend(
     image: str = torchx.IMAGE,
     mounts: Optional[List[str]] = None,
 ) -> specs.AppDef:
-    """Write the top items of users: user_id, item_id, rank, score.
+    """Write the top items of users: user_id, item_id, rank, score, made_by.
 
     Args:
+        more: the verb's other arguments, after --, as --new-users FILE (flm recommend --help)
         run: the folder of a trained run
         out: the file to write, .parquet or .csv
-        users: all, or a CSV file of user ids
+        users: all, or a CSV file of user ids; without it the new ones, or all
         k: items a user
         j: NODESxPROCESSES, such as 1x2
         name: the job's name
@@ -169,9 +168,42 @@ def recommend(
         image: container image or folder, for schedulers that use one
         mounts: mounts of the container, type=bind,src=/host,dst=/job
     """
-    args = ["--run", run, "--users", users, "--k", str(k), "--out", out]
-    role = _role("flm_apps.recommend", args, j, cpu, gpu, memMB, env, max_retries, image, mounts)
-    return specs.AppDef(name, [role])
+    of_users = ["--users", users] if users else []
+    args = ["--run", run, *of_users, "--k", str(k), "--out", out, *more]
+    module = "flm_apps.recommend"
+    return _job(name, module, args, j, cpu, gpu, memMB, env, max_retries, image, mounts)
+
+
+def embed(
+    run: str,
+    out: str,
+    j: str = "1x2",
+    name: str = "flm-embed",
+    cpu: int = 0,
+    gpu: int = 0,
+    memMB: int = 0,
+    env: Optional[Dict[str, str]] = None,
+    max_retries: int = 0,
+    image: str = torchx.IMAGE,
+    mounts: Optional[List[str]] = None,
+) -> specs.AppDef:
+    """Write the vectors of items, fused and view by view, and of users.
+
+    Args:
+        run: the folder of a trained run
+        out: the folder to write, which is not there yet
+        j: NODESxPROCESSES, such as 1x2
+        name: the job's name
+        cpu: cores a machine; 0: one a process
+        gpu: GPUs a machine
+        memMB: main memory a machine, in MB; 0: 4096 a process
+        env: environment variables of the job, A=1,B=2
+        max_retries: how often the scheduler starts a failed job again
+        image: container image or folder, for schedulers that use one
+        mounts: mounts of the container, type=bind,src=/host,dst=/job
+    """
+    args = ["--run", run, "--out", out]
+    return _job(name, "flm_apps.embed", args, j, cpu, gpu, memMB, env, max_retries, image, mounts)
 
 
 def bench_sharding(
@@ -201,8 +233,7 @@ def bench_sharding(
         mounts: mounts of the container, type=bind,src=/host,dst=/job
     """
     module = "flm_benchmarks.sharding.run"
-    role = _role(module, arguments, j, cpu, gpu, memMB, env, max_retries, image, mounts)
-    return specs.AppDef(name, [role])
+    return _job(name, module, arguments, j, cpu, gpu, memMB, env, max_retries, image, mounts)
 
 
 def _checked(overrides: Sequence[str]) -> Sequence[str]:
@@ -213,9 +244,7 @@ def _checked(overrides: Sequence[str]) -> Sequence[str]:
                 "options come first, overrides last"
             )
         if not re.match(r"[\w.-]+=", override):
-            raise ComponentError(
-                f"override {override!r}: allowed is key=value, such as train.steps=9"
-            )
+            raise ComponentError(f"override {override!r}: allowed is key=value, as train.steps=9")
     return overrides
 
 
@@ -226,14 +255,8 @@ def _resume(resume: str, max_retries: int) -> Sequence[str]:
     return ["--resume"] if resume.lower() == "true" or max_retries else []
 
 
-def _nodes_and_processes(j: str) -> tuple[int, int]:
-    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", j)
-    if not found:
-        raise ComponentError(f"-j {j!r}: allowed is NODESxPROCESSES, both at least 1, such as 1x2")
-    return int(found[1]), int(found[2])
-
-
-def _role(
+def _job(
+    name: str,
     module: str,
     args: Sequence[str],
     j: str,
@@ -244,14 +267,14 @@ def _role(
     max_retries: int,
     image: str,
     mounts: Optional[List[str]],
-) -> specs.Role:
+) -> specs.AppDef:
     """The one recipe: `torchrun -m module args` on every machine, found through rank 0's."""
-    nodes, processes = _nodes_and_processes(j)
+    if not (found := re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", j)):
+        raise ComponentError(f"-j {j!r}: allowed is NODESxPROCESSES, both at least 1, such as 1x2")
+    nodes, processes = int(found[1]), int(found[2])
     # Port 0 is a free port; it is enough where one agent starts all processes. `$$` is a `$` that
     # TorchX leaves to the shell: schedulers that don't set the variable for rank 0 run on it.
-    rendezvous = "localhost:0"
-    if nodes > 1:
-        rendezvous = f"$${{{macros.rank0_env}:=localhost}}:{_PORT}"
+    rendezvous = f"$${{{macros.rank0_env}:=localhost}}:{_PORT}" if nodes > 1 else "localhost:0"
     # The environment that submits is the one that runs, activated or not; where it does not exist
     # (in a container), PATH decides.
     here = shlex.quote(str(Path(sys.executable).parent)).replace("$", "$$")
@@ -261,7 +284,7 @@ def _role(
         f" --rdzv_id {macros.app_id} --nnodes {nodes} --nproc_per_node {processes}"
         f" --tee 3 --role '' -m -- {module} " + shlex.join(args).replace("$", "$$")
     )
-    return specs.Role(
+    role = specs.Role(
         name=module.rpartition(".")[2],
         image=image,
         num_replicas=nodes,
@@ -272,5 +295,6 @@ def _role(
         resource=specs.Resource(cpu=cpu or processes, gpu=gpu, memMB=memory_mb or 4096 * processes),
         port_map={"c10d": _PORT},
         max_retries=max_retries,
-        mounts=specs.parse_mounts(mounts) if mounts else [],
+        mounts=specs.parse_mounts(mounts or []),
     )
+    return specs.AppDef(name, [role])

@@ -5,12 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from flm_torchrec.typed_yaml import Strict
+from flm_torchrec.config_data import DataConfig
+from flm_torchrec.typed_yaml import Count, Positive, Rate, Share, Strict
 
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Rate = Annotated[float, Field(ge=0)]
 ShardingName = Literal[
     "auto",
     "data_parallel",
@@ -21,32 +18,6 @@ ShardingName = Literal[
     "table_column_wise",
     "grid_shard",
 ]
-
-
-class DataConfig(Strict):
-    """Which data, and how much of it a step sees."""
-
-    path: str  # a folder that `flm data prepare` can read, here or wherever fsspec reaches
-    users: Positive = 16  # U: users a step, over all ranks; with order: by_user
-    rows: Positive = 4096  # E: interactions a step, over all ranks; with order: by_log
-    window: Count = 64  # L: events of each user a step; 0: no histories
-    reverse: Share = 0.25  # share of the windows that run backwards in time; with order: by_user
-    negatives: Literal["all"] | Positive = "all"  # N
-    negative_source: Literal["popular", "in_batch", "mixed"] = "popular"  # of N negatives
-    negative_power: Rate = 0.5  # popular: proportional to popularity ** power; 0: uniform
-    workers: Count = 1  # threads a rank that make batches; 0: the one that trains
-
-    @model_validator(mode="after")
-    def _negatives_are_drawn_somehow(self) -> "DataConfig":
-        is_usual = self.negative_power == DataConfig.model_fields["negative_power"].default
-        if self.negatives == "all" and not (self.negative_source == "popular" and is_usual):
-            raise ValueError(
-                "negative_source and negative_power have no effect with negatives: all; "
-                "allowed with them: a number of negatives"
-            )
-        if self.negative_source == "in_batch" and not is_usual:
-            raise ValueError("negative_power has no effect with negative_source: in_batch")
-        return self
 
 
 class TextConfig(Strict):
@@ -68,11 +39,35 @@ class TextConfig(Strict):
 
 
 class HistoryConfig(Strict):
-    """The causal transformer over a user's events."""
+    """How a user's events become states: a causal transformer, a recency-weighted mean, or, where
+    order must not matter, a set of all other events."""
 
-    layers: Positive = 2
-    heads: Positive = 2
+    kind: Literal["causal", "mean", "set"] = "causal"
+    told: bool = True  # read what each event told: its labels
+    gaps: bool = False  # read the time since the event before; not with kind: set
+    layers: Positive = 2  # not with kind: mean
+    heads: Positive = 2  # not with kind: mean
     dropout: Share = 0.3
+
+    @model_validator(mode="after")
+    def _the_kind_reads_what_is_set(self) -> "HistoryConfig":
+        if self.kind == "set" and self.gaps:
+            raise ValueError(
+                "gaps: true; between two events lies time only where they have an order; allowed "
+                "with kind: set: false"
+            )
+        usual = {name: field.default for name, field in HistoryConfig.model_fields.items()}
+        changed = [name for name in ("layers", "heads") if getattr(self, name) != usual[name]]
+        if self.kind == "mean" and changed:
+            raise ValueError(f"{changed[0]} has no effect with kind: mean")
+        return self
+
+
+class LinearConfig(Strict):
+    """The next item by ridge regression on the recency-weighted history, added to the scores."""
+
+    l2: Annotated[float, Field(gt=0)] = 450.0
+    reverse: Rate = 0.5  # weight of the sequences read backwards
 
 
 class ViewsConfig(Strict):
@@ -83,6 +78,7 @@ class ViewsConfig(Strict):
     view_dropout: Share = 0.2
     text: TextConfig | None = None
     history: HistoryConfig = HistoryConfig()
+    linear: LinearConfig | None = None
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> "ViewsConfig":
@@ -100,11 +96,32 @@ class RankConfig(Strict):
     weight: Rate = 1.0
 
 
+class FuseConfig(Strict):
+    """Each view alone learns to rank as all together do."""
+
+    weight: Rate = 0.1
+
+
+class OrderConfig(Strict):
+    """Of two items the one that is truly better for the user scores above."""
+
+    weight: Rate = 1.0
+    by: Literal["sampled", "label", "time"] = "sampled"  # met over not, higher over lower, earlier
+    label: str | None = None  # with by: label
+
+    @model_validator(mode="after")
+    def _a_label_orders(self) -> "OrderConfig":
+        if (self.by == "label") != (self.label is not None):
+            lacks = "needs a label" if self.label is None else f"reads no label: {self.label}"
+            raise ValueError(f"by: {self.by} {lacks}")
+        return self
+
+
 class AlignConfig(Strict):
     """InfoNCE between every two views of an item."""
 
     weight: Rate = 0.1
-    items: Positive = 256  # items aligned a step
+    items: Positive = 256  # items aligned a step, over all ranks
     temperature: Annotated[float, Field(ge=0.01, le=1)] = 0.1
 
 
@@ -115,29 +132,74 @@ class MLMConfig(Strict):
     texts: Positive = 16  # texts masked a step, over all ranks
 
 
+class CLMConfig(Strict):
+    """Causal language model on the texts of items and corpus, of an encoder that is a decoder."""
+
+    weight: Rate = 0.1
+    texts: Positive = 16  # texts a step, over all ranks
+
+
+class ClozeConfig(Strict):
+    """A whole attribute of items is hidden, and told from all else."""
+
+    weight: Rate = 0.1
+    attribute: str  # a categorical or multi feature of the items
+    items: Positive = 256  # items a step, over all ranks
+
+
+class ItemClozeConfig(Strict):
+    """Events of histories are hidden, and found among the items by all other events."""
+
+    weight: Rate = 0.1
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.15  # of the events of a window
+
+
 class HeadsConfig(Strict):
-    """One head a label over a shared bottom."""
+    """One head a label over one bottom, or over experts that each label mixes."""
 
     weight: Rate = 1.0
     weights: dict[str, Rate] = {}  # by label, in place of `weight`
     cross: Literal["none", "fm", "dcn"] = "none"  # what the features make together
+    bottom: Literal["shared", "mmoe", "ple"] = "shared"
+    experts: Positive = 4  # of mmoe; of ple those that the labels share
+    own_experts: Positive = 1  # of ple, of each label
+    layers: Positive = 1  # of ple
     hidden: Positive = 128
     width: Positive = 64
     dropout: Share = 0.2
+    adapter: Count = 0  # width of the bottleneck of each label's residual adapter; 0: none
+    biases: list[str] = []  # labels that have a bias of each user, item and feature
+    joint: list[str] = []  # labels learned with the one that their `where` names, on all edges
+
+    @model_validator(mode="after")
+    def _the_bottom_has_what_is_set(self) -> "HeadsConfig":
+        has = {"shared": (), "mmoe": ("experts",), "ple": ("experts", "own_experts", "layers")}
+        usual = {name: field.default for name, field in HeadsConfig.model_fields.items()}
+        for name in ("experts", "own_experts", "layers"):
+            if getattr(self, name) != usual[name] and name not in has[self.bottom]:
+                raise ValueError(f"{name} has no effect with bottom: {self.bottom}")
+        return self
 
 
 class TasksConfig(Strict):
     """What is trained; a task that isn't named is off."""
 
     rank: RankConfig | None = None
+    fuse: FuseConfig | None = None
+    order: OrderConfig | None = None
     align: AlignConfig | None = None
     mlm: MLMConfig | None = None
+    clm: CLMConfig | None = None
+    cloze: ClozeConfig | None = None
+    item_cloze: ItemClozeConfig | None = None
     heads: HeadsConfig | None = None
+    balance: Literal["fixed", "uncertainty", "gradnorm", "pcgrad"] = "fixed"  # of all losses
 
     @model_validator(mode="after")
     def _has_a_task(self) -> "TasksConfig":
-        if not any((self.rank, self.align, self.mlm, self.heads)):
-            raise ValueError("no task is on: name at least one of rank, align, mlm, heads")
+        names = [name for name in type(self).model_fields if name != "balance"]
+        if all(getattr(self, name) is None for name in names):
+            raise ValueError(f"no task is on: name at least one of {', '.join(names)}")
         return self
 
 
@@ -186,6 +248,20 @@ class RunConfig(Strict):
     def _texts_have_an_encoder(self) -> "RunConfig":
         if self.tasks.mlm is not None and self.views.text is None:
             raise ValueError("tasks.mlm needs views.text, which is missing")
+        if self.tasks.clm is not None and (self.views.text is None or self.views.text.rows == 0):
+            raise ValueError("tasks.clm needs views.text in mode last_n or full")
+        return self
+
+    @model_validator(mode="after")
+    def _fusion_has_a_teacher(self) -> "RunConfig":
+        if self.tasks.fuse is not None and self.tasks.rank is None:
+            raise ValueError("tasks.fuse teaches what tasks.rank learns, which is missing")
+        return self
+
+    @model_validator(mode="after")
+    def _linear_path_ranks(self) -> "RunConfig":
+        if self.views.linear is not None and self.tasks.rank is None:
+            raise ValueError("views.linear is added to the scores of tasks.rank, which is missing")
         return self
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """The pretrained text encoder that a configuration names, and the data's texts in its tokens."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ import torch
 import transformers
 from torch import nn
 from transformers import AutoModel, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING as CAUSAL_LMS
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING as MASKED_LMS
 
 from flm_torchrec.config import TextConfig
 from flm_torchrec.data.dataset import Dataset
@@ -25,6 +27,7 @@ class TextEncoder:
     model: nn.Module
     tokenizer: Any
     hidden: int
+    is_decoder: bool  # each token sees those before it only, as in GPT
 
 
 def encoder_folder(name: str) -> str:
@@ -60,7 +63,13 @@ def load_encoder(config: TextConfig) -> TextEncoder:
             f"tokenizer; allowed: a folder with config.json, weights and tokenizer files, an "
             f"installed package that holds one, or a Hugging Face id: {error}"
         ) from error
-    if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
+    is_decoder = type(model.config) in CAUSAL_LMS and type(model.config) not in MASKED_LMS
+    if is_decoder:
+        model.config.use_cache = False
+        # What pads at the end is seen by nothing.
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    lacks_mask = tokenizer.mask_token_id is None and not is_decoder
+    if lacks_mask or tokenizer.pad_token_id is None:
         raise UserError(
             f"views.text.encoder: the tokenizer of {config.encoder!r} has no mask or no pad token"
         )
@@ -68,7 +77,8 @@ def load_encoder(config: TextConfig) -> TextEncoder:
     if getattr(model, "pooler", None) is not None:
         model.pooler = None  # the text view pools the tokens' states itself
     freeze(model, config.mode, last=config.last)
-    return TextEncoder(model=model, tokenizer=tokenizer, hidden=model.config.hidden_size)
+    hidden = model.config.hidden_size
+    return TextEncoder(model=model, tokenizer=tokenizer, hidden=hidden, is_decoder=is_decoder)
 
 
 def _check_sizes(config: TextConfig, num_tokens: int, num_special: int, sizes: Any) -> None:
@@ -96,6 +106,8 @@ def tokenised(dataset: Dataset, encoder: TextEncoder, config: TextConfig) -> Tex
         )
     every_text = [text for texts in named.values() for text in texts] + dataset.corpus
     table = tokenise(every_text, encoder.tokenizer, max_tokens=config.max_tokens)
+    if encoder.is_decoder:
+        table = replace(table, mask_token=None)
     pool = np.setdiff1d(np.flatnonzero(table.is_word.any(1)), held_out_texts(table))
     num_items = len(dataset.items.ids) if dataset.items is not None and named else 0
     return Texts(table=table, num_names=len(named), num_items=num_items, masked_pool=pool)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flm_torchrec.assemble import Assembly
+from flm_torchrec.data.batch import MaskedText, TextRows
 from flm_torchrec.data.dataset import TEST, VALIDATION, Dataset
 from flm_torchrec.data.moments import impressions
 from flm_torchrec.data.sampling import Histories, histories
@@ -26,6 +27,7 @@ from flm_torchrec.evaluation.ranking import (
     items_of_users,
 )
 from flm_torchrec.retrieval import evaluating
+from flm_torchrec.tasks.cloze import ClozeTask
 from flm_torchrec.tasks.heads import Heads
 from flm_torchrec.tasks.mlm import MaskedLM
 from flm_torchrec.tasks.ranking import edge_scores
@@ -67,10 +69,15 @@ def history_before(dataset: Dataset, part: Part) -> Histories:
     return histories(dataset.interactions, before_part=PARTS[part])
 
 
+def ranks_items(assembly: Assembly) -> bool:
+    """Does the run learn which item a user wants?"""
+    return not {"rank", "order"}.isdisjoint(assembly.model.objective.tasks)
+
+
 def ranks_catalogue(assembly: Assembly) -> bool:
     """Does the run rank all items for a user, rather than what was shown or nothing?"""
     schema = assembly.dataset.schema.interactions
-    is_trained = "rank" in assembly.model.objective.tasks
+    is_trained = ranks_items(assembly)
     return is_trained and schema is not None and schema.negatives == "sampled"
 
 
@@ -78,9 +85,12 @@ def catalogue_task(assembly: Assembly, part: Part) -> RankingTask | None:
     """What of `part` is to be found in the whole catalogue, from what came before; None where the
     run ranks none, or nobody has anything to find.
 
-    Of a random split the history holds what came after as well, so it is not ranked.
+    Of a random split the history holds what came after as well, so it is ranked only where order
+    does not matter.
     """
-    if not ranks_catalogue(assembly) or assembly.dataset.schema.split_rule().kind == "random":
+    is_random = assembly.dataset.schema.split_rule().kind == "random"
+    in_order = not assembly.collator.finder.any_order
+    if not ranks_catalogue(assembly) or (is_random and in_order):
         return None
     task = ranking_task(assembly.dataset, part)
     return task if len(task.users) else None
@@ -146,12 +156,17 @@ def accuracy(prediction: Tensor, label: Tensor) -> float:
     return float((prediction == label).double().mean())
 
 
-def edge_quality(assembly: Assembly, *, part: Part, block: int = 1024) -> dict[str, float]:
-    """Metrics of the heads on the edges of `part`, and of the order within each impression where
-    ranking learns from those. Called by all ranks."""
+def edge_quality(
+    assembly: Assembly, *, part: Part, domain: int | None = None, block: int = 1024
+) -> dict[str, float]:
+    """Metrics of the heads on the edges of `part`, if given of one domain, and of the order within
+    each impression where ranking learns from those. Called by all ranks."""
     dataset, runtime, tasks = assembly.dataset, assembly.runtime, assembly.model.objective.tasks
-    edges = np.flatnonzero(dataset.interactions.part == PARTS[part])
-    orders = "rank" in tasks and not ranks_catalogue(assembly)
+    is_asked = dataset.interactions.part == PARTS[part]
+    if domain is not None and dataset.domains is not None:
+        is_asked &= dataset.domains.interactions == domain
+    edges = np.flatnonzero(is_asked)
+    orders = ranks_items(assembly) and not ranks_catalogue(assembly)
     if not (orders or "heads" in tasks) or not len(edges):
         return {}
     seqs = history_before(dataset, part)
@@ -196,6 +211,36 @@ def impression_quality(
     edges, score = edges[is_known], score[is_known]
     impression = impressions(interactions, edges)
     return impression_metrics(impression, interactions.positive[edges], score)
+
+
+def cloze_accuracy(assembly: Assembly) -> dict[str, float]:
+    """Share of the held-out items of which the most probable value of the hidden attribute is one
+    of theirs, beside that where the id is hidden too, and that of always saying the most frequent
+    value; {} without the task or such items. Called by all ranks."""
+    cloze, flm, device = assembly.collator.cloze, assembly.model.flm, assembly.runtime.device
+    if cloze is None or not len(cloze.held_out):
+        return {}
+    head, rows = assembly.model.objective.tasks["cloze"], cloze.held_out[:MOST_MASKED]
+    assert isinstance(head, ClozeTask)
+    no_text, no_masked = TextRows.none().to(device), MaskedText.none().to(device)
+
+    def found(*, hide_id: bool) -> float:
+        is_found = []
+        for block in np.split(rows, range(512, len(rows), 512)):
+            items = cloze.alone(block, hide_id=hide_id).to(device)
+            hidden = flm.items(items, no_text, no_masked)[0].hidden
+            said = 1 + head.score(hidden).argmax(1)
+            is_found.append((items.cloze.target == said[:, None]).any(1))
+        return float(torch.cat(is_found).float().mean())
+
+    trained = cloze.targets[cloze.pool]
+    most_frequent = int(np.bincount(trained[trained > 0]).argmax())
+    with evaluating(assembly.model):
+        return {
+            "accuracy": found(hide_id=False),
+            "without_id": found(hide_id=True),
+            "most_frequent": float((cloze.targets[rows] == most_frequent).any(1).mean()),
+        }
 
 
 def masked_accuracy(assembly: Assembly, *, seed: int = 0) -> dict[str, float]:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from flm_torchrec.data.batch import FLMBatch, ItemRows, MaskedText, TextRows, UserRows
 from flm_torchrec.views.fusion import Fusion
-from flm_torchrec.views.history import CausalHistory
+from flm_torchrec.views.history import CausalHistory, History
+from flm_torchrec.views.linear import LinearPath
 from flm_torchrec.views.sparse import SparseView
 from flm_torchrec.views.text import TextView
 from flm_torchrec.views.vector import VectorView
@@ -23,6 +24,7 @@ class Items:
     present: Tensor  # (V, M) bool
     weights: Tensor  # (M, V), what the fusion gave each view
     features: Tensor  # (M, F, D), the embeddings of the single features
+    hidden: Tensor | None = None  # (C, D), the fused vectors of those with an attribute hidden
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,7 @@ class Users:
 
     states: Tensor  # (U, L + 1, D), state t = the user after t events of the window
     features: Tensor  # (U, F, D)
+    hidden: Tensor | None = None  # (U, H, D), what all other events say of each hidden one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,7 @@ class Views:
     items: Items | None = None
     context: Tensor | None = None  # (E, F, D), the embeddings of the edges' features
     masked: Masked | None = None
+    linear: Tensor | None = None  # (E, 1 + N) added to the scores of an edge's item and negatives
 
 
 class FLM(nn.Module):
@@ -72,7 +76,8 @@ class FLM(nn.Module):
         text_view: TextView | None = None,
         vector_views: Mapping[str, VectorView] | None = None,
         fusion: Fusion | None = None,
-        history: CausalHistory | None = None,
+        history: History | None = None,
+        linear: LinearPath | None = None,
     ) -> None:
         super().__init__()
         assert (item_view is None) == (fusion is None), "items are fused"
@@ -85,6 +90,8 @@ class FLM(nn.Module):
         self.vector_views = nn.ModuleList(vectors.values())
         self.fusion = fusion
         self.history = history
+        self.hides_events = isinstance(history, CausalHistory) and history.hidden_event is not None
+        self.linear = linear
         # Without a history a user's state is what the features say.
         self.norm = None
         if history is None and user_view is not None:
@@ -95,25 +102,35 @@ class FLM(nn.Module):
     def items(
         self, items: ItemRows, text: TextRows, masked: MaskedText
     ) -> tuple[Items, Masked | None]:
-        """Encode the batch's M items once, and the masked texts in the same pass."""
+        """Encode the batch's M items once, and in the same pass those of which an attribute is
+        hidden and the masked texts."""
         assert self.item_view is not None
         assert self.fusion is not None
         row, features = self.item_view(items.features, items.numbers)
-        views, present = [row[None]], [torch.ones_like(items.row, dtype=torch.bool)[None]]
+        hidden = items.cloze.item
+        # A vector may tell of any attribute: where one is hidden, there is none.
+        vector_of = torch.cat([items.row, torch.zeros_like(hidden)])
+        views, present = [row[None]], [torch.ones_like(vector_of, dtype=torch.bool)[None]]
         encoded = None
         if self.text_view is not None:
-            rows, has_text, states, token_embedding = self.text_view(items.row, text, masked)
+            rows, has_text, states, embedding = self.text_view(items.row, text, masked, hidden)
             views.append(rows)
             present.append(has_text)
-            encoded = Masked(states=states, token_embedding=token_embedding)
+            encoded = Masked(states=states, token_embedding=embedding)
         for vector_view in self.vector_views:
-            vector_row, has_vector = vector_view(items.row)
+            vector_row, has_vector = vector_view(vector_of)
             views.append(vector_row[None])
             present.append(has_vector[None])
         stacked, is_present = torch.cat(views), torch.cat(present)
         fused, weights = self.fusion(stacked, is_present)
+        num_items = items.row.shape[0]
         return Items(
-            row=fused, views=stacked, present=is_present, weights=weights, features=features
+            row=fused[:num_items],
+            views=stacked[:, :num_items],
+            present=is_present[:, :num_items],
+            weights=weights[:num_items],
+            features=features[:num_items],
+            hidden=fused[num_items:],
         ), encoded
 
     def users(self, users: UserRows, item_rows: Tensor | None) -> Users:
@@ -124,12 +141,14 @@ class FLM(nn.Module):
             return Users(states=self.norm(row)[:, None], features=features)
         assert self.history is not None
         assert item_rows is not None
-        states = self.history(row, item_rows[users.history], users.event_labels)
-        return Users(states=states, features=features)
+        events = item_rows[users.history]
+        known = row, events, users.event_labels, users.gap, users.num_events
+        hidden = self.history(*known, users.hidden) if self.hides_events else None
+        return Users(states=self.history(*known), features=features, hidden=hidden)
 
     def forward(self, batch: FLMBatch) -> Views:
         """Encode the items, then the users through them, then the edges' context."""
-        items = users = context = masked = None
+        items = users = context = masked = linear = None
         if self.item_view is not None:
             assert batch.items is not None, "the batch has no items"
             items, masked = self.items(batch.items, batch.text, batch.masked_text)
@@ -142,4 +161,6 @@ class FLM(nn.Module):
         if self.context_view is not None:
             assert batch.edges.context is not None, "the batch has no context"
             context = self.context_view.features(batch.edges.context)
-        return Views(users=users, items=items, context=context, masked=masked)
+        if self.linear is not None:
+            linear = self.linear(batch.users, batch.items, batch.edges)
+        return Views(users=users, items=items, context=context, masked=masked, linear=linear)

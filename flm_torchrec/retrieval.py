@@ -8,11 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from flm_torchrec.data.batch import ItemRows, MaskedText, TextRows
+from flm_torchrec.data.batch import ItemRows, MaskedText, TextRows, UserRows
 from flm_torchrec.data.collate import Collator
 from flm_torchrec.data.dataset import Entity
 from flm_torchrec.data.kjt import features_kjt
 from flm_torchrec.data.sampling import Sequences, last_windows
+from flm_torchrec.model import Items
 from flm_torchrec.trainable import FLMTrain
 
 
@@ -26,6 +27,30 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(was_training)
+
+
+def _catalogue(collator: Collator) -> Entity:
+    items = collator.dataset.items
+    assert items is not None, "there are no items to rank"
+    return items
+
+
+def encode_items(
+    model: FLMTrain, collator: Collator, rows: NDArray[np.int64], device: torch.device
+) -> Items:
+    """Items by their rows (n,) in the catalogue, with all their views; texts are read from the
+    cache. Tables may be sharded: called by all ranks, with equally many rows."""
+    items, row = _catalogue(collator), torch.from_numpy(rows)
+    batch = ItemRows(
+        row=row,
+        features=features_kjt(items.columns, rows),
+        numbers=torch.from_numpy(items.numbers[rows]),
+        first=row,
+        log_q=torch.zeros(0),
+        aligned=row[:0],
+    ).to(device)
+    text, masked = TextRows.none().to(device), MaskedText.none().to(device)
+    return model.flm.items(batch, text, masked)[0]
 
 
 class Retrieval:
@@ -55,6 +80,10 @@ class Retrieval:
         self.model = model
         self.collator = collator
         self.device = device
+        domains = collator.dataset.domains
+        self.domains = domains and tuple(
+            torch.from_numpy(rows).to(device) for rows in (domains.users, domains.items)
+        )
         with evaluating(model):
             self.items = self._encode_items(rank, world_size, gather, block)
 
@@ -62,42 +91,38 @@ class Retrieval:
         self, rank: int, world_size: int, gather: Callable[[Tensor], Tensor], block: int
     ) -> Tensor:
         """-> item rows (num_items, D)"""
-        num_items = len(self._catalogue.ids)
+        num_items = len(_catalogue(self.collator).ids)
         block = min(block, -(-num_items // world_size))
-        text, masked = TextRows.none().to(self.device), MaskedText.none().to(self.device)
         parts = []
         for start in range(0, num_items, block * world_size):
             own = np.arange(start + rank * block, start + (rank + 1) * block)
-            rows = self._item_rows(np.where(own < num_items, own, 0))
-            encoded, _ = self.model.flm.items(rows, text, masked)
-            parts.append(gather(encoded.row))
+            rows = np.where(own < num_items, own, 0)
+            parts.append(gather(encode_items(self.model, self.collator, rows, self.device).row))
         return torch.cat(parts)[:num_items]
-
-    @property
-    def _catalogue(self) -> Entity:
-        items = self.collator.dataset.items
-        assert items is not None, "there are no items to rank"
-        return items
-
-    def _item_rows(self, rows: NDArray[np.int64]) -> ItemRows:
-        row = torch.from_numpy(rows)
-        return ItemRows(
-            row=row,
-            features=features_kjt(self._catalogue.columns, rows),
-            numbers=torch.from_numpy(self._catalogue.numbers[rows]),
-            first=row,
-            log_q=torch.zeros(0),
-            aligned=row[:0],
-        ).to(self.device)
 
     def users(self, user: NDArray[np.int64], seqs: Sequences) -> Tensor:
         """user (n,) rows -> state after the latest events (n, D)."""
-        windows = last_windows(seqs, user, self.collator.window)
-        rows = self.collator.user_rows(windows, seqs).to(self.device)
-        with evaluating(self.model):
-            states = self.model.flm.users(rows, self.items).states
-        return states[torch.arange(len(user), device=self.device), rows.num_events]
+        return self._states(self._user_rows(user, seqs))
 
     def scores(self, user: NDArray[np.int64], seqs: Sequences) -> Tensor:
-        """user (n,) rows -> (n, num_items) scores; the unknown item, row 0, has one too."""
-        return self.users(user, seqs) @ self.items.T
+        """user (n,) rows -> (n, num_items) scores; the unknown item, row 0, has one too. Items of
+        other domains than a user's are at -inf."""
+        rows, linear = self._user_rows(user, seqs), self.model.flm.linear
+        scores = self._states(rows) @ self.items.T
+        if linear is not None:
+            with evaluating(self.model):
+                scores = scores + linear.catalogue(rows)
+        if self.domains is None:
+            return scores
+        of_user, of_item = self.domains
+        return scores.masked_fill(of_user[rows.row][:, None] != of_item, -torch.inf)
+
+    def _user_rows(self, user: NDArray[np.int64], seqs: Sequences) -> UserRows:
+        windows = last_windows(seqs, user, self.collator.window)
+        return self.collator.user_rows(windows, seqs).to(self.device)
+
+    def _states(self, rows: UserRows) -> Tensor:
+        """-> (n, D)"""
+        with evaluating(self.model):
+            states = self.model.flm.users(rows, self.items).states
+        return states[torch.arange(len(states), device=self.device), rows.num_events]

@@ -5,12 +5,9 @@ import pytest
 import tiny
 import tiny_logs
 import tiny_model
-import torch
 
-from flm_torchrec.build import build_flm, build_heads, build_model, dense_optimizer
+from flm_torchrec.build import build_flm, build_model, dense_optimizer
 from flm_torchrec.errors import UserError
-from flm_torchrec.tasks.cross import FM, DCNv2
-from flm_torchrec.tasks.heads import BinaryHead, MulticlassHead, OrdinalHead, RealHead
 from flm_torchrec.tasks.ranking import LoggedRanking, Ranking
 from flm_torchrec.trainable import FLMTrain
 from flm_torchrec.views.fusion import GatedFusion, MeanFusion, WeightedFusion
@@ -51,30 +48,6 @@ def test_seen_items_are_masked_where_nobody_meets_an_item_twice(repeats):
     task = parts.model.objective.tasks["rank"]
     assert isinstance(task, Ranking)
     assert task.mask_seen is not repeats
-
-
-def test_there_is_a_head_for_each_label_fitted_on_training():
-    heads = build_heads(HEADS, DATASET)
-    assert heads.names == ("like", "rating")
-    assert isinstance(heads.head("like"), BinaryHead)
-    rating = heads.head("rating")
-    assert isinstance(rating, OrdinalHead)
-    assert rating.levels.tolist() == [1, 3, 5]
-    train = DATASET.interactions.labels["rating"][DATASET.interactions.part == 0]
-    train = train[~np.isnan(train)]
-    above = rating.logits(torch.zeros(1, rating.score.in_features)).sigmoid()[0]
-    assert above.tolist() == pytest.approx([(train > 1).mean(), (train > 3).mean()])
-
-
-def test_heads_over_data_without_labels_are_the_users_mistake():
-    with pytest.raises(UserError, match=r"tasks\.heads: the data's schema declares no labels"):
-        build_heads(HEADS, tiny.dataset(labels=False))
-
-
-def test_a_weight_for_an_unknown_label_is_the_users_mistake():
-    config = tiny_model.config(tasks={"heads": {"weights": {"click": 1.0}}})
-    with pytest.raises(UserError, match=r"tasks\.heads\.weights\.click: .*\['like', 'rating'\]"):
-        build_heads(config, DATASET)
 
 
 def test_a_model_without_labels_or_text_trains():
@@ -122,28 +95,6 @@ def test_a_label_with_the_name_of_a_task_is_refused() -> None:
     config = tiny_model.config(tasks={"rank": {}, "heads": {}})
     with pytest.raises(UserError, match=r"labels\.rank: a task is called so"):
         build_model(config, clashing, None)
-
-
-def test_a_head_is_of_its_labels_kind_and_fitted_on_training():
-    labels = {"price": {"kind": "real"}, "kind": {"kind": "multiclass"}}
-    dataset = tiny_logs.with_labels(DATASET, labels, price=3.0, kind=1.0)
-    dataset = replace(
-        dataset,
-        moments={"price": (3.0, 2.0)},
-        levels={"kind": np.array([1.0, 4.0], dtype=np.float32)},
-    )
-    heads = build_heads(HEADS, dataset)
-    price, kind = heads.head("price"), heads.head("kind")
-    assert isinstance(price, RealHead)
-    assert (price.mean, price.std) == (3.0, 2.0)
-    assert isinstance(kind, MulticlassHead)
-    assert kind.levels.tolist() == [1.0, 4.0]
-
-
-@pytest.mark.parametrize(("name", "kind"), [("none", type(None)), ("fm", FM), ("dcn", DCNv2)])
-def test_the_cross_layer_is_chosen_by_name(name, kind):
-    config = tiny_model.config(tasks={"heads": {"cross": name}})
-    assert type(build_heads(config, tiny_logs.clicks()).cross) is kind
 
 
 def test_negatives_that_were_logged_are_ranked_within_what_was_shown():

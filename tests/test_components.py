@@ -12,7 +12,7 @@ from torchx.specs.finder import get_components
 from flm_torchrec import components
 from flm_torchrec.components import ComponentError
 
-OURS = ("pretrain", "finetune", "evaluate", "recommend", "bench_sharding")
+OURS = ("pretrain", "finetune", "evaluate", "recommend", "embed", "bench_sharding")
 
 
 def component(name: str, *args: str) -> AppDef:
@@ -59,8 +59,14 @@ def test_pretrain_starts_the_training_app_under_torchrun():
         (
             "recommend",
             ["--run", "r", "--out", "o.csv", "--k", "5"],
-            "flm_apps.recommend --run r --users all --k 5 --out o.csv",
+            "flm_apps.recommend --run r --k 5 --out o.csv",
         ),
+        (
+            "recommend",
+            ["--run", "r", "--out", "o.csv", "--users", "u.csv", "--", "--new-items", "i.csv"],
+            "flm_apps.recommend --run r --users u.csv --k 20 --out o.csv --new-items i.csv",
+        ),
+        ("embed", ["--run", "r", "--out", "o"], "flm_apps.embed --run r --out o"),
         ("bench_sharding", ["--", "--x", "1"], "flm_benchmarks.sharding.run --x 1"),
     ],
 )

@@ -1,8 +1,10 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flm_torchrec.config import RunConfig
+from flm_torchrec.config_data import DataConfig
 from flm_torchrec.errors import UserError
 from flm_torchrec.typed_yaml import load_yaml
 
@@ -28,6 +30,9 @@ def test_a_config_of_a_few_lines_gets_defaults(tmp_path):
     [
         ("tasks.mlm={}", r"tasks\.mlm needs views\.text"),
         ("tasks={}", r"no task is on"),
+        ("tasks={order: {}, fuse: {}}", r"tasks\.fuse teaches what tasks\.rank learns"),
+        ("tasks.order={by: label}", r"by: label needs a label"),
+        ("tasks.order={label: like}", r"by: sampled reads no label: like"),
         ("views.width=6", r"width: 6 must be a multiple of 4"),
         ("views.history.heads=3", r"history\.heads: 3"),
         ("views.text={encoder: x, mode: full}", r"mode: full needs rows above 0, got rows: 0"),
@@ -47,3 +52,28 @@ def test_a_config_of_a_few_lines_gets_defaults(tmp_path):
 def test_a_config_that_cannot_be_is_the_users_mistake(tmp_path, override, message):
     with pytest.raises(UserError, match=message):
         yaml(tmp_path, RUN, override)
+
+
+DOMAINS = {"a": "data/a", "b": "data/b"}
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({}, "path or domains: neither is there; allowed: one of the two"),
+        ({"path": "x", "domains": DOMAINS}, "path or domains: both are there; allowed: one of the"),
+        ({"domains": {"my_music": "x"}}, "domains: 'my_music'; allowed: names of letters and"),
+        ({"path": "x", "temperature": 2.0}, "temperature has no effect without domains"),
+        ({"path": "x", "shared_heads": False}, "shared_heads has no effect without domains"),
+    ],
+)
+def test_data_are_one_folder_or_those_of_domains(data: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        DataConfig.model_validate(data)
+
+
+def test_a_run_keeps_what_it_works_out_beside_its_first_folder() -> None:
+    assert DataConfig(path="x").folders == {"": "x"}
+    several = DataConfig(domains=DOMAINS)
+    assert several.folders == DOMAINS
+    assert several.home == "data/a"

@@ -10,14 +10,23 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = {"flm_torchrec": "flm_torchrec", "apps": "flm_apps", "benchmarks": "flm_benchmarks"}
 LEAVES = {"errors", "files", "typed_yaml"}
 MODEL = LEAVES | {"data", "views", "model", "tasks", "trainable"}
-BUILT = MODEL | {"retrieval", "config", "encoder", "build_data", "build", "training"}
+BUILT = MODEL | {
+    "retrieval",
+    "config",
+    "encoder",
+    "build_data",
+    "build_linear",
+    "build",
+    "training",
+}
 ALLOWED = {
     "errors": set(),
     "files": set(),
     "typed_yaml": LEAVES,
     "cli": set(),
     "components": {"errors"},
-    "config": LEAVES,
+    "config": LEAVES | {"config_data"},
+    "config_data": LEAVES,
     "data": LEAVES | {"data"},
     "views": LEAVES | {"data", "views"},
     "model": LEAVES | {"data", "views"},
@@ -26,9 +35,18 @@ ALLOWED = {
     "retrieval": MODEL,
     "encoder": MODEL | {"config"},
     "build_data": LEAVES | {"data", "config"},
-    "build": MODEL | {"config", "encoder", "build_data"},
-    "assemble": BUILT,
+    "build_heads": LEAVES | {"data", "tasks", "config"},
+    "build_history": LEAVES | {"data", "views", "config", "build_data"},
+    "build_linear": LEAVES | {"data", "views", "model", "config", "build_data"},
+    "build_tasks": LEAVES | {"data", "views", "model", "tasks", "config", "build_data"},
+    "build": MODEL
+    | {"config", "encoder", "build_data", "build_heads", "build_history", "build_tasks"},
+    "transfer": LEAVES | {"data", "config"},
+    "assemble": BUILT | {"transfer"},
+    "grown": BUILT | {"assemble"},
+    "diagnosis": BUILT | {"assemble", "evaluation"},
     "measure": BUILT | {"assemble", "evaluation"},
+    "measure_domains": BUILT | {"assemble", "evaluation", "measure"},
     "training": LEAVES | {"data.batch", "training"},
     "evaluation": LEAVES | {"evaluation"},
     "planning": LEAVES | {"training", "planning"},

@@ -11,8 +11,9 @@ import torch
 from two_ranks.pool import Ranks
 
 from flm_torchrec.assemble import Assembly
-from flm_torchrec.data.dataset import TEST, Dataset
+from flm_torchrec.data.dataset import TEST, Column, Dataset
 from flm_torchrec.measure import (
+    cloze_accuracy,
     edge_quality,
     label_metrics,
     met_where,
@@ -50,7 +51,8 @@ def assembled(made: tiny_model.Parts, runtime: Runtime) -> Assembly:
 
 
 def run_of(dataset: Dataset, runtime: Runtime, *, steps: int = 0, **more: Any) -> Assembly:
-    made = tiny_model.parts(tiny_model.config(data={"rows": 32}, **more), dataset)
+    data = {"rows": 32, **more.pop("data", {})}
+    made = tiny_model.parts(tiny_model.config(data=data, **more), dataset)
     if steps:
         tiny_model.train(made, steps=steps)
     return assembled(made, runtime)
@@ -135,6 +137,15 @@ def test_sequences_have_the_ranking_of_the_catalogue_and_their_heads(alone):
     assert {"ndcg@10", "coverage@20", "auc_like", "log_loss_like", "rmse_rating"} <= set(found)
 
 
+def test_of_a_random_split_the_catalogue_is_ranked_where_order_does_not_matter(alone):
+    base = tiny.dataset()
+    schema = base.schema.model_dump(mode="json") | {"split": "random"}
+    at_random = replace(base, schema=type(base.schema).model_validate(schema))
+    for kind, is_ranked in (("causal", False), ("set", True)):
+        run = run_of(at_random, alone, tasks={"rank": {}}, views={"history": {"kind": kind}})
+        assert ("ndcg@10" in quality(run, part="test")) == is_ranked
+
+
 @pytest.mark.parametrize("block", [1, 7])
 def test_predictions_are_the_same_in_blocks_of_any_size(alone, block):
     run = run_of(tiny_logs.impressions(), alone, tasks={"rank": {}, **HEADS})
@@ -152,3 +163,35 @@ def test_two_ranks_measure_what_one_does(alone: Runtime, ranks: Ranks) -> None:
     assert {"auc_like", "rmse_rating"} <= set(whole)
     for found in ranks.run(measured):
         assert found == pytest.approx(whole)
+
+
+def two_camps(*, items: int = 120, users: int = 60) -> Dataset:
+    """Half of the users meet odd items, half even ones; the genre says which. Nothing else does."""
+    rng = np.random.default_rng(0)
+    events = {
+        user: [(int(item), 5.0) for item in 1 + user % 2 + 2 * rng.permutation(items // 2)[:12]]
+        for user in range(1, users + 1)
+    }
+    base = tiny.dataset(events)
+    assert base.items is not None
+    place = np.arange(items + 1)
+    genres = Column(values=1 + place[1:] % 2, offsets=np.append(0, place), num_embeddings=3)
+    entity = replace(
+        base.items,
+        ids=np.array([None, *(f"i{item}" for item in place[1:])], dtype=object),
+        columns={"item_id": tiny.single(place.tolist(), items + 1), "genres": genres},
+        numbers=np.zeros((items + 1, 0), dtype=np.float32),
+        text={"title": [""] * (items + 1)},
+    )
+    return replace(base, items=entity)
+
+
+def test_a_hidden_attribute_is_told_by_who_met_the_item(alone: Runtime):
+    tasks = {"rank": {}, "cloze": {"attribute": "genres", "items": 8}}
+    run = run_of(two_camps(), alone, steps=60, tasks=tasks, data={"users": 12, "window": 8})
+    told = cloze_accuracy(run)
+    assert told["accuracy"] > max(told["without_id"], told["most_frequent"])
+
+
+def test_without_the_task_nothing_is_told_of_it(alone: Runtime):
+    assert cloze_accuracy(run_of(tiny.dataset(), alone)) == {}

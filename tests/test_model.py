@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 import tiny
+import tiny_logs
 import tiny_model
 import torch
+from torch import nn
 
 from flm_torchrec.data.sampling import last_windows, sequences
 
@@ -87,7 +89,8 @@ def test_state_0_is_the_cold_user():
     made = parts()
     flm, data = made.model.flm, batch(made)
     row, _ = flm.user_view(data.users.features)
-    nobody = flm.history(row, torch.zeros(6, WINDOW, 8), torch.zeros(6, WINDOW, 2))
+    nothing = [torch.zeros(6, WINDOW, width) for width in (8, 2)]
+    nobody = flm.history(row, *nothing, torch.zeros(6, WINDOW), torch.zeros(6))
     torch.testing.assert_close(flm(data).users.states[:, 0], nobody[:, 0])
 
 
@@ -108,3 +111,29 @@ def test_an_item_that_nobody_trained_on_is_read_through_its_features():
     unknown = tables["items_item_id"].weight[0]
     torch.testing.assert_close(items.row[8], unknown + tables["items_genres"].weight[1])
     torch.testing.assert_close(items.row[0], unknown)
+
+
+def test_a_hidden_attribute_shows_in_no_view(encoder_folder):
+    dataset = tiny_logs.with_views(DATASET)
+    config = tiny_model.config(
+        text={"encoder": str(encoder_folder)}, tasks={"cloze": {"attribute": "genres", "items": 6}}
+    )
+    made = tiny_model.parts(config, dataset)
+    flm, data = made.model.flm, made.collator.step(made.sampler, 0)
+    nn.init.normal_(flm.fusion.gate.weight)
+    before = flm(data).items
+    assert before.hidden.shape == (6, 8)
+    assert before.row.shape == (len(data.items.row), 8)
+    # What tells of the attribute changes, for the items that are there as they are.
+    flm.text_view.vectors.normal_()
+    flm.vector_views[0].vectors[1:].normal_()
+    nn.init.normal_(flm.item_view.ebc.embedding_bags["items_genres"].weight)
+    after = flm(data).items
+    assert not torch.allclose(after.row[1:], before.row[1:])
+    torch.testing.assert_close(after.hidden, before.hidden)
+    # What else is known of them counts.
+    flm.text_view.hidden_vectors.normal_()
+    assert not torch.allclose(flm(data).items.hidden, before.hidden)
+    text = flm(data).items.hidden
+    nn.init.normal_(flm.item_view.ebc.embedding_bags["items_item_id"].weight)
+    assert not torch.allclose(flm(data).items.hidden, text)

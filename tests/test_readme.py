@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
+import pytest
 from small_data import write_folder
 
 README = Path(__file__).parents[1] / "README.md"
@@ -46,11 +48,32 @@ def test_the_plug_in_snippet_trains_in_under_40_lines(tmp_path: Path) -> None:
     assert float(losses[2]) < 0.1 * float(losses[1])
 
 
-def test_the_launch_snippet_trains_and_evaluates_on_two_ranks(tmp_path: Path) -> None:
-    commands = snippet("Use it: launch", "sh")
-    told = run(["bash", "-euc", commands], tmp_path)
-    assert (tmp_path / "runs" / "mine" / "report.html").is_file()
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder after the commands under "launch", and what they told."""
+    folder = tmp_path_factory.mktemp("launched")
+    return folder, run(["bash", "-euc", snippet("Use it: launch", "sh")], folder)
+
+
+def test_the_launch_snippet_trains_and_evaluates_on_two_ranks(launched: tuple[Path, str]) -> None:
+    folder, told = launched
+    assert (folder / "runs" / "mine" / "report.html").is_file()
     assert "popularity" in told
+
+
+def test_the_newcomers_snippet_serves_ten_users_and_ten_items(launched: tuple[Path, str]) -> None:
+    folder, _ = launched
+    run(["bash", "-euc", snippet("New users and items", "sh")], folder)
+    users = pd.read_csv(folder / "new-users.csv")
+    assert users.groupby("user_id").size().to_dict() == {f"new-{n}": 5 for n in range(1, 11)}
+    ways = users.groupby("user_id")["made_by"].first().to_dict()
+    rest = {f"new-{n}": "features" for n in range(2, 10)}
+    assert ways == {"new-1": "history", "new-10": "popularity", **rest}
+    items = pd.read_csv(folder / "new-items.csv")
+    assert items["user_id"].nunique() == 943
+    assert set(items["item_id"]) <= {f"film-{n}" for n in range(1, 11)}
+    assert len(pd.read_parquet(folder / "vectors" / "users.parquet")) == 943
+    assert len(pd.read_parquet(folder / "vectors" / "items.parquet")) == 1682
 
 
 def test_the_data_guide_takes_csv_files_to_recommendations(tmp_path: Path) -> None:
@@ -63,4 +86,4 @@ def test_the_data_guide_takes_csv_files_to_recommendations(tmp_path: Path) -> No
     assert commands is not None
     (folder / "schema.yaml").write_text(schema[1])
     run(["bash", "-euc", commands[1]], tmp_path)
-    assert (tmp_path / "recs.csv").read_text().startswith("user_id,item_id,rank,score\nu1,")
+    assert (tmp_path / "recs.csv").read_text().startswith("user_id,item_id,rank,score,made_by\nu1,")

@@ -35,16 +35,16 @@ def test_losses_are_weighted_in_the_order_of_their_names():
         {"rank": Constant(2.0), "heads": Several(), "align": Constant(3.0)},
         {"rank": 0.5, "heads": 0.1, "rating": 10.0},
     )
-    weighted, plain = objective(*nothing())
+    found = objective(*nothing())
     assert objective.names == ("rank", "like", "rating", "align")
-    assert weighted.tolist() == pytest.approx([1.0, 0.5, 70.0, 3.0])
-    assert plain.tolist() == [2.0, 5.0, 7.0, 3.0]
+    assert found.minimised.tolist() == pytest.approx([1.0, 0.5, 70.0, 3.0])
+    assert found.losses.tolist() == [2.0, 5.0, 7.0, 3.0]
 
 
 def test_the_unweighted_losses_are_for_the_log_and_detached():
-    weighted, plain = Objective({"rank": Constant(2.0)})(*nothing())
-    assert weighted.requires_grad
-    assert not plain.requires_grad
+    found = Objective({"rank": Constant(2.0)})(*nothing())
+    assert found.minimised.requires_grad
+    assert not found.losses.requires_grad
 
 
 def test_weights_are_no_part_of_a_checkpoint():

@@ -2,16 +2,29 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizerFast,
+    GPT2Config,
+    GPT2Model,
+    PreTrainedTokenizerFast,
+)
 
+from flm_torchrec.assemble import hidden_texts
 from flm_torchrec.build import build_model
 from flm_torchrec.build_data import build_collator, build_sampler
+from flm_torchrec.build_linear import fitted
 from flm_torchrec.config import RunConfig
 from flm_torchrec.data.batch import Edges, FLMBatch, ItemRows, MaskedText, TextRows, UserRows
 from flm_torchrec.data.collate import Collator
@@ -47,6 +60,24 @@ def save_encoder(folder: Path, *, with_tokenizer: bool = True) -> Path:
         words = folder / "vocab.txt"
         words.write_text("\n".join([*SPECIAL, *WORDS]))
         BertTokenizerFast(vocab=str(words)).save_pretrained(folder)
+    return folder
+
+
+def save_decoder(folder: Path) -> Path:
+    """A GPT-2 of 2 layers, 16 wide, that knows the same words; it has no mask and no pad token."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sizes = GPT2Config(
+            vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=2, n_positions=8, eos_token_id=0
+        )
+        GPT2Model(sizes).save_pretrained(folder)
+    words = {word: row for row, word in enumerate(("<end>", "<unk>", *WORDS))}
+    tokens = Tokenizer(WordLevel(words, unk_token="<unk>"))
+    tokens.pre_tokenizer = Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=tokens, eos_token="<end>", unk_token="<unk>"
+    )
+    tokenizer.save_pretrained(folder)
     return folder
 
 
@@ -96,9 +127,15 @@ def parts(config: RunConfig, dataset: Dataset, *, rank: int = 0, world_size: int
     texts, view = None, model.flm.text_view
     if text is not None and encoder is not None and view is not None:
         texts = tokenised(dataset, encoder, text)
-        view.vectors = text_vectors(
-            view, texts, folder=None, rank=0, world_size=1, gather=lambda tensor: tensor
+        encode = partial(
+            text_vectors, view, folder=None, rank=0, world_size=1, gather=lambda tensor: tensor
         )
+        view.vectors = encode(texts)
+        hidden = hidden_texts(config, dataset, encoder)
+        if hidden is not None:
+            view.hidden_vectors = encode(hidden)
+    if model.flm.linear is not None:
+        model.flm.linear.weight = fitted(config, dataset)
     return Parts(
         config=config,
         dataset=dataset,
@@ -132,6 +169,7 @@ def batch(
     labels: Tensor | None = None,
     label_weight: Tensor | None = None,
     aligned: Sequence[int] = (),
+    hidden: Sequence[Sequence[int]] | None = None,
     masked_target: Tensor | None = None,
 ) -> FLMBatch:
     """A batch by hand, every event an edge; history 0 = no event, features empty."""
@@ -150,11 +188,15 @@ def batch(
             label_weight=label_weight,
         ),
         users=UserRows(
+            row=torch.arange(1, 1 + num_users),
             features=no_features(num_users),
             numbers=torch.zeros(num_users, 0),
             history=rows,
             num_events=(rows > 0).sum(1),
+            session=torch.zeros_like(rows),
             event_labels=torch.zeros(num_users, window, 1),
+            gap=torch.zeros(num_users, window),
+            hidden=rows[:, :0] if hidden is None else torch.tensor(hidden),
             known_user=pairs[:, 0],
             known_item=pairs[:, 1],
         ),

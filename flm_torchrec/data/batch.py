@@ -4,7 +4,7 @@ Windows, edges and losses refer to users and items by their row number in the ba
 always the unknown item: histories are padded with it.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self, cast
 
 import torch
@@ -18,10 +18,10 @@ class TensorBatch(Pipelineable):
 
     def _map(self, method: str, *args: Any, **kwargs: Any) -> Self:
         moved = {}
-        for field in fields(cast(Any, self)):
-            value = getattr(self, field.name)
+        for each in fields(cast(Any, self)):
+            value = getattr(self, each.name)
             movable = isinstance(value, Tensor | Pipelineable)
-            moved[field.name] = getattr(value, method)(*args, **kwargs) if movable else value
+            moved[each.name] = getattr(value, method)(*args, **kwargs) if movable else value
         return type(self)(**moved)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Self:
@@ -34,8 +34,8 @@ class TensorBatch(Pipelineable):
 
     def record_stream(self, stream: torch.Stream) -> None:
         """Keep the memory until `stream` is done with it."""
-        for field in fields(cast(Any, self)):
-            value = getattr(self, field.name)
+        for each in fields(cast(Any, self)):
+            value = getattr(self, each.name)
             if isinstance(value, Tensor | Pipelineable):
                 value.record_stream(cast(Any, stream))
 
@@ -44,25 +44,48 @@ class TensorBatch(Pipelineable):
 class UserRows(TensorBatch):
     """U users, each at one moment, with the window of L events behind it."""
 
+    row: Tensor  # (U,) int64, row in the table of users; 0 = unknown
     features: KeyedJaggedTensor  # stride U
     numbers: Tensor  # (U, Fn) float32 in [-1, 1]
     history: Tensor  # (U, L) int64, rows of the batch's items; 0 where there is no event
     num_events: Tensor  # (U,) int64, events in the window; they stand first
+    session: Tensor  # (U, L) int64, rising from 0: which session of the window an event is of
     event_labels: Tensor  # (U, L, F) float32, what each event told (its rating, ...), 0 = missing
-    known_user: Tensor  # (S,) int64, with known_item the pairs met before the window
+    gap: Tensor  # (U, L) float32, log time since the event before it in the window, about 0..1
+    hidden: Tensor  # (U, H) int64, events of the window to be found though hidden; -1 = none
+    known_user: Tensor  # (S,) int64, with known_item pairs met before the window, or at any time
     known_item: Tensor  # (S,) int64, rows of the batch's items
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClozeRows(TensorBatch):
+    """C items of which an attribute is hidden."""
+
+    item: Tensor  # (C,) int64, row in the catalogue of items
+    target: Tensor  # (C, P) int64, the attribute's values, rows of its vocabulary; 0 = none
+
+    @classmethod
+    def none(cls) -> "ClozeRows":
+        """C = 0."""
+        none = torch.zeros(0, 1, dtype=torch.int64)
+        return cls(item=none[:, 0], target=none)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ItemRows(TensorBatch):
-    """M items; the last N of them are the negatives that every edge is scored against."""
+    """M items; the last N of them are the negatives that every edge is scored against.
+
+    Behind them stand the C items of `cloze`, since a table is called once a step.
+    """
 
     row: Tensor  # (M,) int64, row in the catalogue of items; 0 = unknown
-    features: KeyedJaggedTensor  # stride M
-    numbers: Tensor  # (M, Fn) float32 in [-1, 1]
+    features: KeyedJaggedTensor  # stride M + C
+    numbers: Tensor  # (M + C, Fn) float32 in [-1, 1]
     first: Tensor  # (M,) int64, the first of the batch's rows that holds the same item
     log_q: Tensor  # (N,) float32, log of the expected number of times each negative is drawn
     aligned: Tensor  # (A,) int64, distinct rows of the batch whose views are to agree
+    domain: Tensor | None = None  # (M,) int64, of several, in which alone an item competes
+    cloze: ClozeRows = field(default_factory=ClozeRows.none)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +106,11 @@ class TextRows(TensorBatch):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskedText(TensorBatch):
-    """Texts with tokens hidden, for the masked language model."""
+    """Texts for the language model: with tokens hidden, or, of a causal one, as they are."""
 
     tokens: Tensor  # (K, S) int64, 15% of them replaced
     attention: Tensor  # (K, S) int64, 1 = a token
-    target: Tensor  # (K, S) int64, the hidden token; -100 where nothing is hidden
+    target: Tensor  # (K, S) int64, the hidden or the next token; -100 where there is none
 
     @classmethod
     def none(cls) -> "MaskedText":
@@ -105,7 +128,7 @@ class Edges(TensorBatch):
     """
 
     user: Tensor  # (E,) int64, row of the batch's users; 0 where there are none
-    step: Tensor  # (E,) int64, events of the window behind this one
+    step: Tensor  # (E,) int64, the user's state: how many events of the window are behind it
     item: Tensor  # (E,) int64, row of the batch's items; 0 where there are none
     weight: Tensor  # (E,) float32, for ranking; 0 = no positive, or padding
     is_negative: Tensor  # (E,) bool, shown and no positive

@@ -6,9 +6,11 @@ from numpy.typing import NDArray
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from flm_torchrec.data.batch import Edges, FLMBatch, ItemRows, MaskedText, TextRows, UserRows
+from flm_torchrec.data.cloze import AttributeCloze
 from flm_torchrec.data.dataset import Dataset
 from flm_torchrec.data.kjt import ContextReader, features_kjt
-from flm_torchrec.data.moments import EdgeRows, MomentFinder, Moments
+from flm_torchrec.data.masking import hide_events
+from flm_torchrec.data.moments import EdgeRows, MomentFinder, Moments, met_by, sessions
 from flm_torchrec.data.negatives import AllItems, Negatives, NoItems
 from flm_torchrec.data.sampling import (
     Histories,
@@ -20,14 +22,16 @@ from flm_torchrec.data.sampling import (
 )
 from flm_torchrec.data.text import Texts
 from flm_torchrec.data.text_batch import masked_rows, text_rows
-from flm_torchrec.data.told import always_labels, label_weights, scaled_labels
+from flm_torchrec.data.told import always_labels, label_weights, scaled_gaps, scaled_labels
 
 
 class Collator:
     """Batches for one rank of `world_size`.
 
     `text_rows` texts a rank are encoded with gradient, `masked_rows` texts a rank are masked,
-    `aligned_rows` items are aligned (the same on every rank when all items are in the batch).
+    `aligned_rows` items a rank are aligned, an attribute is hidden of the items of `cloze` and a
+    `hidden_share` of each history's events. With `any_order` an edge sees all other events of its
+    user, not the earlier ones alone.
     """
 
     def __init__(
@@ -41,6 +45,9 @@ class Collator:
         text_rows: int = 0,
         masked_rows: int = 0,
         aligned_rows: int = 0,
+        cloze: AttributeCloze | None = None,
+        hidden_share: float = 0.0,
+        any_order: bool = False,
         rank: int = 0,
         world_size: int = 1,
         seed: int = 0,
@@ -53,6 +60,8 @@ class Collator:
         self.text_rows = text_rows
         self.masked_rows = masked_rows
         self.aligned_rows = aligned_rows
+        self.cloze = cloze
+        self.hidden_share = hidden_share
         self.rank = rank
         self.world_size = world_size
         self.seed = seed
@@ -64,6 +73,7 @@ class Collator:
             knows_met=schema is not None and not schema.repeats,
             is_logged=schema is not None and schema.negatives == "logged",
             has_items=dataset.items is not None,
+            any_order=any_order,
         )
         self.has_views = self._has_views()
         self.context = ContextReader(dataset.interactions.context)
@@ -105,10 +115,15 @@ class Collator:
             moments, edges = self.finder.of_log(drawn, self.seqs, *share)
         rows, history, item, log_q = self._item_rows(moments, edges, self.negatives, own)
         holds_all = isinstance(self.negatives, AllItems)
+        items = self._items(rows, log_q, shared if holds_all else own, holds_all=holds_all)
+        if self.cloze is not None and items is not None:
+            hidden = self.cloze.draw(shared, rank=self.rank, world_size=self.world_size)
+            items = self.cloze.behind(items, hidden)
+        hidden_events = hide_events(moments.num_events, self.window, self.hidden_share, own)
         return FLMBatch(
             edges=self._edges(edges, moments, item, rows, len(log_q), own),
-            users=self._users(moments, rows, history),
-            items=self._items(rows, log_q, shared if holds_all else own, holds_all=holds_all),
+            users=self._users(moments, rows, history, hidden_events),
+            items=items,
             text=text_rows(self.text, rows, np.append(history, item), self.text_rows, own),
             masked_text=masked_rows(
                 self.text, self.masked_rows, shared, rank=self.rank, world_size=self.world_size
@@ -166,7 +181,7 @@ class Collator:
         holds_all: bool,
     ) -> ItemRows | None:
         """rows (M,) of the catalogue, or all of it; without a generator none is aligned."""
-        entity = self.dataset.items
+        entity, domains = self.dataset.items, self.dataset.domains
         if entity is None:
             return None
         _, index, inverse = np.unique(rows, return_index=True, return_inverse=True)
@@ -175,8 +190,11 @@ class Collator:
         if rng is not None:
             may_align = (rows > 0) & (first == np.arange(len(rows)))
             candidates = np.flatnonzero(may_align & self.has_views[rows])
-            count = min(self.aligned_rows, len(candidates))
-            aligned = rng.choice(candidates, size=count, replace=False)
+            # Where all ranks draw alike, each takes its share; row 0 fills up.
+            ranks = self.world_size if holds_all else 1
+            total = self.aligned_rows * ranks
+            aligned = rng.choice(candidates, size=min(total, len(candidates)), replace=False)
+            aligned = np.pad(aligned, (0, total - len(aligned)))[self.rank % ranks :: ranks]
         return ItemRows(
             row=torch.from_numpy(rows),
             features=self._every_feature(rows) if holds_all else features_kjt(entity.columns, rows),
@@ -184,6 +202,7 @@ class Collator:
             first=torch.from_numpy(first),
             log_q=torch.from_numpy(log_q),
             aligned=torch.from_numpy(aligned),
+            domain=None if domains is None else torch.from_numpy(domains.items[rows]),
         )
 
     def _every_feature(self, rows: Rows) -> KeyedJaggedTensor:
@@ -193,15 +212,21 @@ class Collator:
             self.all_features = features_kjt(self.dataset.items.columns, rows)
         return self.all_features
 
-    def _users(self, moments: Moments, rows: Rows, history: Rows) -> UserRows | None:
-        """rows (M,) catalogue rows of the batch's items, history (U, L) rows of those."""
+    def _users(
+        self, moments: Moments, rows: Rows, history: Rows, hidden: Rows | None = None
+    ) -> UserRows | None:
+        """rows (M,) catalogue rows of the batch's items, history (U, L) rows of those, hidden
+        (U, H) events of those that are hidden."""
         entity = self.dataset.users
         if entity is None:
             return None
         at = np.arange(self.window) < moments.num_events[:, None]
-        told = scaled_labels(self.dataset, moments.event[at])
+        event = moments.event[at]
+        told = scaled_labels(self.dataset, event)
         labels = np.zeros((*history.shape, told.shape[1]), dtype=np.float32)
         labels[at] = told
+        gap = np.zeros(history.shape, dtype=np.float32)
+        gap[at] = scaled_gaps(self.dataset.interactions.time[event], moments.num_events)
         known_user, known_item = moments.known_user, moments.known_item
         if len(known_item):
             distinct, index = np.unique(rows, return_index=True)
@@ -209,11 +234,15 @@ class Collator:
             in_batch = distinct[spot] == known_item
             known_user, known_item = known_user[in_batch], index[spot[in_batch]]
         return UserRows(
+            row=torch.from_numpy(moments.user),
             features=features_kjt(entity.columns, moments.user),
             numbers=torch.from_numpy(self.user_numbers[moments.user]),
             history=torch.from_numpy(history),
             num_events=torch.from_numpy(moments.num_events),
+            session=torch.from_numpy(sessions(self.dataset.interactions.time[moments.event])),
             event_labels=torch.from_numpy(labels),
+            gap=torch.from_numpy(gap),
+            hidden=torch.from_numpy(history[:, :0] if hidden is None else hidden),
             known_user=torch.from_numpy(known_user),
             known_item=torch.from_numpy(known_item),
         )
@@ -239,6 +268,9 @@ class Collator:
             sampled = len(item_rows) - num_negatives + rng.integers(num_negatives, size=len(item))
             met = met_by(moments, user, item_rows[sampled], len(self.has_views))
             is_other = (item_rows[sampled] > 0) & (item_rows[sampled] != item_rows[item]) & ~met
+            if self.dataset.domains is not None:
+                of = self.dataset.domains.items[item_rows]
+                is_other &= of[sampled] == of[item]
             label_weight[:, self.always] /= 2
             sampled_weight = np.zeros_like(label_weight)
             for label in self.always:
@@ -263,12 +295,3 @@ class Collator:
             context=self.context.kjt(row),
             numbers=torch.from_numpy(interactions.numbers.take(row, axis=0, mode="clip")),
         )
-
-
-def met_by(moments: Moments, user: Rows, item: Rows, num_items: int) -> NDArray[np.bool_]:
-    """user (n,) rows of the moments, item (n,) catalogue rows -> has the user met the item by the
-    end of the window, as far as the moments know?"""
-    owner = np.arange(len(moments.met))[:, None]
-    window = (owner * num_items + moments.met).reshape(-1)
-    before = moments.known_user * num_items + moments.known_item
-    return np.isin(user * num_items + item, np.append(window, before))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from flm_torchrec.data.schema import Schema
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
+LATER = 3  # came after the data were prepared: neither trained on nor held out
 PART_NAMES = ("train", "validation", "test")
 
 
@@ -41,19 +42,22 @@ class Entity:
     numbers: NDArray[np.float32]  # (rows, Fn) scaled to [-1, 1], 0 = missing; numeric features
     vectors: dict[str, NDArray[np.float32]]  # by feature, each (rows, d), 0 = missing
     text: dict[str, list[str]]  # rendered texts by name, each (rows,); of items only
+    num_ids: int = 1  # of several domains each has a column of its ids in front
 
     @property
     def num_numbers(self) -> int:
         """Of an entity whose vectors are no views: as many as `numbers_and_vectors` has columns."""
         return self.numbers.shape[1] + sum(vector.shape[1] for vector in self.vectors.values())
 
-    def numbers_and_vectors(self) -> NDArray[np.float32]:
+    def numbers_and_vectors(self, like: "Entity | None" = None) -> NDArray[np.float32]:
         """(rows, Fn + d + ...) the numbers and, beside them, the vectors, each scaled to entries of
-        mean square 1 where it is there: what an entity whose vectors are no views is read by."""
+        mean square 1 where it is there: what an entity whose vectors are no views is read by. With
+        `like` by the scale of that one's vectors."""
         parts = [self.numbers]
-        for vector in self.vectors.values():
-            is_there = (vector != 0).any(1)
-            size = np.sqrt(np.square(vector[is_there]).mean()) if is_there.any() else 1.0
+        for name, vector in self.vectors.items():
+            scaled = vector if like is None else like.vectors[name]
+            is_there = (scaled != 0).any(1)
+            size = np.sqrt(np.square(scaled[is_there]).mean()) if is_there.any() else 1.0
             parts.append(vector / np.float32(size))
         return np.concatenate(parts, axis=1) if self.vectors else self.numbers
 
@@ -76,7 +80,7 @@ class Interactions:
     item: NDArray[np.int64]  # (n,) rows of the items; 0 where there are none
     time: NDArray[np.int64]  # (n,) seconds; 0 where there is none
     source_row: NDArray[np.int64]  # (n,) row in the source, from 0
-    part: NDArray[np.int8]  # (n,) TRAIN, VALIDATION or TEST
+    part: NDArray[np.int8]  # (n,) TRAIN, VALIDATION or TEST, or LATER
     positive: NDArray[np.bool_]  # (n,) what ranking wants on top
     labels: dict[str, NDArray[np.float32]]  # each (n,); NaN = missing
     context: dict[str, Column]  # features of the interaction, n rows (no unknown row in front)
@@ -99,3 +103,19 @@ class Dataset:
     corpus: list[str]  # texts of no item
     fingerprint: str  # of the inputs, the schema and the split
     grown_from: tuple[str, ...] = ()  # those of the data whose vocabularies these go on from
+    domains: "Domains | None" = None  # where it is made of several data sets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Domains:
+    """The data sets that a `Dataset` is made of, one after another, with numbers from 1."""
+
+    names: tuple[str, ...]
+    datasets: tuple[Dataset, ...]  # each as it is alone
+    users: NDArray[np.int64]  # (user rows,) the number of each one's domain; 0 = unknown
+    items: NDArray[np.int64]  # (item rows,) the same
+    interactions: NDArray[np.int64]  # (n,) the same
+
+    def number(self, name: str) -> int:
+        """That of a domain."""
+        return 1 + self.names.index(name)

@@ -79,3 +79,16 @@ def features_kjt(columns: Mapping[str, Column], rows: NDArray[np.int64]) -> Keye
         values=torch.from_numpy(values),
         lengths=torch.from_numpy(lengths.reshape(-1)),
     )
+
+
+def joined(first: KeyedJaggedTensor, second: KeyedJaggedTensor) -> KeyedJaggedTensor:
+    """The rows of one, then those of another with the same keys."""
+    keys = first.keys()
+    assert keys == second.keys()
+    parts = [kjt[key] for key in keys for kjt in (first, second)]
+    # In numpy: as for torch.ones above.
+    values = np.concatenate([part.values().numpy() for part in parts])
+    lengths = np.concatenate([part.lengths().numpy() for part in parts])
+    return KeyedJaggedTensor(
+        keys=keys, values=torch.from_numpy(values), lengths=torch.from_numpy(lengths)
+    )

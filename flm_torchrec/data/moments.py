@@ -9,6 +9,7 @@ from flm_torchrec.data.dataset import Interactions
 from flm_torchrec.data.sampling import Histories, Rows, Sequences, Windows, windows_before
 
 _NO_ROWS: Rows = np.zeros(0, dtype=np.int64)
+_SESSION_PAUSE = 3600  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -19,7 +20,7 @@ class Moments:
     met: Rows  # (U, L) catalogue rows of the items, 0 where there is no event
     event: Rows  # (U, L) positions in the interactions; any where there is no event
     num_events: Rows  # (U,) they stand first
-    known_user: Rows  # (S,) with known_item the pairs met before the window
+    known_user: Rows  # (S,) with known_item pairs met before the window, or at any time
     known_item: Rows  # (S,) catalogue rows
 
 
@@ -42,7 +43,9 @@ class MomentFinder:
     """Histories of at most `window` events, among interactions of which some are events.
 
     Where `knows_met`, moments hold what was met before the window too; where `is_logged`,
-    positives are ranked against what was shown beside them.
+    positives are ranked against what was shown beside them. With `any_order` an edge sees all
+    other events of its user instead of the earlier ones: its step is the place of its own event,
+    which the state is to leave out, or the number of events where its own is not among them.
     """
 
     def __init__(
@@ -53,12 +56,14 @@ class MomentFinder:
         knows_met: bool = False,
         is_logged: bool = False,
         has_items: bool = True,
+        any_order: bool = False,
     ) -> None:
         self.interactions = interactions
         self.window = window
         self.knows_met = knows_met
         self.is_logged = is_logged
         self.has_items = has_items
+        self.any_order = any_order
         self.is_event = np.zeros(len(interactions.user), dtype=bool)
         self.is_event[interactions.events] = True
 
@@ -80,7 +85,8 @@ class MomentFinder:
         met[window, step] = self.interactions.item[row]
         known_user = known_item = _NO_ROWS
         if self.knows_met:
-            known_user, place = windows.positions(np.zeros_like(windows.first), windows.first)
+            known = windows.total if self.any_order else windows.first
+            known_user, place = windows.positions(np.zeros_like(known), known)
             earlier = seqs.events[seqs.offsets[windows.user][known_user] + place]
             known_item = self.interactions.item[earlier]
         return Moments(
@@ -113,13 +119,16 @@ class MomentFinder:
         row[window, spot] = found
         is_real[window, spot] = True
         is_event = self.is_event[row] & is_real
+        step = np.cumsum(is_event, axis=1) - is_event
+        if self.any_order:
+            step = np.where(is_event, step, is_event.sum(1, keepdims=True))
         every_row = found if world_size == 1 else _rows_in(everyone, seqs)[1]
         positive = self.interactions.positive
         edges = EdgeRows(
             row=row.reshape(-1),
             is_real=is_real.reshape(-1),
             user=np.arange(share).repeat(self.window),
-            step=(np.cumsum(is_event, axis=1) - is_event).reshape(-1),
+            step=step.reshape(-1),
             impression=np.arange(row.size),
             is_ranked=(positive[row] & is_real).reshape(-1),
             num_ranked=int(positive[every_row].sum()),
@@ -176,8 +185,11 @@ class MomentFinder:
         """The distinct (user, events behind) of `rows`, a number each, and which is whose."""
         if len(seqs.offsets) <= 2:  # nobody but the unknown user
             return np.zeros(1, dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
-        moment = self.interactions.user[rows] * (len(seqs.events) + 1)
-        if self.window or self.knows_met:
+        user = self.interactions.user[rows]
+        moment = user * (len(seqs.events) + 1)
+        if self.any_order:
+            moment = moment + seqs.offsets[user + 1] - seqs.offsets[user]
+        elif self.window or self.knows_met:
             moment = moment + seqs.behind(self.interactions, rows)
         return np.unique(moment, return_inverse=True)
 
@@ -199,11 +211,16 @@ class MomentFinder:
         capacity: int,
     ) -> EdgeRows:
         impression, is_ranked = ranked
+        step = moments.num_events[user]
+        if self.any_order:
+            is_own = moments.event[user] == rows[:, None]
+            is_own &= np.arange(self.window) < step[:, None]
+            step = np.where(is_own.any(1), is_own.argmax(1), step)
         return EdgeRows(
             row=rows,
             is_real=np.ones(len(rows), dtype=bool),
             user=user,
-            step=moments.num_events[user],
+            step=step,
             impression=impression,
             is_ranked=is_ranked,
             num_ranked=num_ranked,
@@ -226,6 +243,22 @@ def _rows_in(windows: Windows, seqs: Sequences) -> tuple[Rows, Rows]:
     """The interactions in the windows: which window each is in (n,), and its row (n,)."""
     window, place = windows.positions(windows.first, windows.length)
     return window, seqs.events[seqs.offsets[windows.user][window] + place]
+
+
+def met_by(moments: Moments, user: Rows, item: Rows, num_items: int) -> NDArray[np.bool_]:
+    """user (n,) rows of the moments, item (n,) catalogue rows -> has the user met the item by the
+    end of the window, as far as the moments know?"""
+    owner = np.arange(len(moments.met))[:, None]
+    window = (owner * num_items + moments.met).reshape(-1)
+    before = moments.known_user * num_items + moments.known_item
+    return np.isin(user * num_items + item, np.append(window, before))
+
+
+def sessions(time: Rows) -> Rows:
+    """time (U, L) seconds of events in order, either way -> (U, L) rising from 0: a pause of more
+    than an hour begins a session."""
+    pause = np.abs(np.diff(time, axis=1)) > _SESSION_PAUSE
+    return np.pad(pause.cumsum(axis=1), ((0, 0), (1, 0)))
 
 
 def impressions(interactions: Interactions, rows: Rows) -> Rows:

@@ -122,9 +122,13 @@ class UserSampler:
         """The users of an epoch."""
         return np.random.default_rng((self.seed, 0, epoch)).permutation(self.eligible)
 
-    def __call__(self, step: int) -> Windows:
+    def drawn(self, step: int) -> Rows:
+        """(U,) the users of a step."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        user = self.order(epoch)[place * self.users : (place + 1) * self.users]
+        return self.order(epoch)[place * self.users : (place + 1) * self.users]
+
+    def __call__(self, step: int) -> Windows:
+        user = self.drawn(step)
         rng = np.random.default_rng((self.seed, 1, step))
         total = self.seqs.offsets[user + 1] - self.seqs.offsets[user]
         length = np.minimum(total, self.window)

@@ -15,7 +15,7 @@ class TokenTable:
     tokens: NDArray[np.int64]  # (rows, S), padded at the end
     length: NDArray[np.int64]  # (rows,) tokens of each row; 0 without text
     is_word: NDArray[np.bool_]  # (rows, S), False for padding and special tokens
-    mask_token: int
+    mask_token: int | None  # None: an encoder of it learns each next token instead
     vocabulary: int
 
     def take(self, rows: NDArray[np.int64]) -> tuple[NDArray, NDArray]:

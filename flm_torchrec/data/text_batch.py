@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from flm_torchrec.data.batch import MaskedText, TextRows
-from flm_torchrec.data.masking import hide_tokens
+from flm_torchrec.data.masking import hide_tokens, next_tokens
 from flm_torchrec.data.text import Texts, TokenTable
 from flm_torchrec.errors import UserError
 
@@ -60,15 +60,19 @@ def masked_rows(
 def masked_batch(
     table: TokenTable, rows: NDArray[np.int64], rng: np.random.Generator, *, own: slice
 ) -> MaskedText:
-    """The texts of `rows` with tokens hidden; of the draw for all of them, those in `own`."""
+    """The texts of `rows` with tokens hidden, or with each next token as the target; of the draw
+    for all of them, those in `own`."""
     tokens, attention = table.take(rows)
-    hidden, target = hide_tokens(
-        tokens,
-        table.is_word[rows, : tokens.shape[1]],
-        mask_token=table.mask_token,
-        vocabulary=table.vocabulary,
-        rng=rng,
-    )
+    if table.mask_token is None:
+        hidden, target = tokens, next_tokens(tokens, attention)
+    else:
+        hidden, target = hide_tokens(
+            tokens,
+            table.is_word[rows, : tokens.shape[1]],
+            mask_token=table.mask_token,
+            vocabulary=table.vocabulary,
+            rng=rng,
+        )
     return MaskedText(
         tokens=torch.from_numpy(hidden[own]),
         attention=torch.from_numpy(attention[own]),

@@ -1,6 +1,7 @@
-"""Bars and curves as SVG figures that take their colours from the page."""
+"""Bars, curves and maps as SVG figures that take their colours from the page."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from flm_torchrec.evaluation.page import Markup, number, text
 
@@ -17,8 +18,10 @@ def _figure(caption: str, remark: str, height: float, body: str) -> Markup:
     )
 
 
-def bars(caption: str, remark: str, values: Sequence[tuple[str, float]], *, ours: str) -> Markup:
-    """One bar a (name, value), from zero, the one named `ours` in colour."""
+def bars(
+    caption: str, remark: str, values: Sequence[tuple[str, float]], *, ours: str | None = None
+) -> Markup:
+    """One bar a (name, value), from zero, in colour: all, or the one named `ours`."""
     longest = max((abs(value) for _, value in values), default=0.0) or 1.0
     left, row = 92, 26
     room = WIDTH - left - 58
@@ -26,7 +29,7 @@ def bars(caption: str, remark: str, values: Sequence[tuple[str, float]], *, ours
     for place, (name, value) in enumerate(values):
         y = place * row
         length = max(1.0, room * abs(value) / longest)
-        kind = "ours" if name == ours else "theirs"
+        kind = "ours" if ours in (None, name) else "theirs"
         body.append(
             f'<text x="{left - 8}" y="{y + 17}" text-anchor="end">{text(name)}</text>'
             f'<rect class="{kind}" x="{left}" y="{y + 4}" width="{length:.1f}" height="18" rx="3">'
@@ -74,6 +77,32 @@ def curve(caption: str, points: Sequence[tuple[int, float]]) -> Markup:
         f'<text x="{right}" y="{bottom + 18}" text-anchor="end">step {number(steps[-1])}</text>'
     )
     return _figure(caption, f"last {number(values[-1])}", bottom + 24, body)
+
+
+class Dot(NamedTuple):
+    """A point of a map."""
+
+    x: float
+    y: float
+    kind: str  # its class, which has a colour
+    title: str  # shown where the pointer rests on it
+
+
+def scatter(caption: str, remark: str, dots: Sequence[Dot]) -> Markup:
+    """A map of dots, at least one, in their order, with both axes to one scale."""
+    height, edge = 260, 8
+    across, up = [dot.x for dot in dots], [dot.y for dot in dots]
+    left, right, low, high = min(across), max(across), min(up), max(up)
+    scale = min(
+        (WIDTH - 2 * edge) / ((right - left) or 1.0), (height - 2 * edge) / ((high - low) or 1.0)
+    )
+    body = "".join(
+        f'<circle class="{dot.kind}" cx="{WIDTH / 2 + scale * (dot.x - (left + right) / 2):.1f}" '
+        f'cy="{height / 2 - scale * (dot.y - (low + high) / 2):.1f}" r="3">'
+        f"<title>{text(dot.title)}</title></circle>"
+        for dot in dots
+    )
+    return _figure(caption, remark, height, body)
 
 
 def grid(figures: Sequence[Markup]) -> Markup:

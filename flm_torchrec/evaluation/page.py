@@ -9,11 +9,13 @@ STYLE = """
   color-scheme: light dark;
   --page: #f6f6f4; --card: #ffffff; --line: #e2e1dc; --ink: #17171a; --soft: #5c5c64;
   --ours: #2a6fd0; --theirs: #b6b6bd; --wash: #eef3fb; --good: #0b7a3b; --bad: #c02b2b;
+  --g0: #2a6fd0; --g1: #d9622b; --g2: #159a73; --g3: #b0439c; --g4: #b58900; --g5: #7a4b2a;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #141416; --card: #1d1d20; --line: #343439; --ink: #eeeef0; --soft: #a3a3ad;
     --ours: #5b9bf0; --theirs: #5d5d66; --wash: #202a3a; --good: #4cc381; --bad: #f07474;
+    --g0: #5b9bf0; --g1: #f08a55; --g2: #3fc79b; --g3: #dd7fce; --g4: #e3c04a; --g5: #b58a6a;
   }
 }
 * { box-sizing: border-box; }
@@ -55,7 +57,14 @@ svg .rule { stroke: var(--line); stroke-width: 1; }
 svg .curve { fill: none; stroke: var(--ours); stroke-width: 2; stroke-linejoin: round; }
 svg .dot { fill: var(--ours); stroke: var(--card); stroke-width: 2; }
 svg .ours { fill: var(--ours); }
-svg .theirs { fill: var(--theirs); }
+svg .theirs, svg .rest { fill: var(--theirs); }
+svg circle[class^="group-"] { fill-opacity: 0.8; }
+svg .group-0 { fill: var(--g0); } svg .group-1 { fill: var(--g1); }
+svg .group-2 { fill: var(--g2); } svg .group-3 { fill: var(--g3); }
+svg .group-4 { fill: var(--g4); } svg .group-5 { fill: var(--g5); }
+.legend { color: var(--soft); font-size: 13px; margin: 0 0 10px; }
+.legend span { margin-left: 14px; white-space: nowrap; }
+.legend svg { display: inline-block; width: 10px; margin-right: 5px; }
 """
 
 
@@ -149,6 +158,21 @@ def subtitle(value: str) -> Markup:
 def section(title: str, *body: Markup) -> Markup:
     """A headed part of the page."""
     return Markup(f"<section><h2>{text(title)}</h2>{''.join(body)}</section>")
+
+
+def alarm(value: str) -> Markup:
+    """A line that must not be overlooked."""
+    return Markup(f'<p class="bad">&#10007; {text(value)}</p>')
+
+
+def legend(title: str, keys: Iterable[tuple[str, str]]) -> Markup:
+    """The names of colours, each a (class, name)."""
+    names = (
+        f'<span><svg viewBox="0 0 10 10"><circle class="{kind}" cx="5" cy="5" r="5"/></svg>'
+        f"{text(name)}</span>"
+        for kind, name in keys
+    )
+    return Markup(f'<p class="legend">{text(title)} {"".join(names)}</p>')
 
 
 def page(title: str, body: Iterable[Markup]) -> str:

@@ -169,7 +169,13 @@ def evaluate(
         padding = size - len(own)
         seen = torch.nn.functional.pad(task.seen.take(own).dense(num_items), (0, 0, 0, padding))
         tops.append(_rank_block(score, np.pad(task.users[own], (0, padding)), seen, k))
-    topk = gather(torch.cat(tops))[:n].numpy()
+    return judge(gather(torch.cat(tops))[:n].numpy(), task, num_items=num_items, ks=ks)
+
+
+def judge(
+    topk: NDArray[np.int64], task: RankingTask, *, num_items: int, ks: Sequence[int]
+) -> RankingResult:
+    """The metrics of lists (n, at least max(ks)) that were made for the users of `task`."""
     metrics = ranking_metrics(*_hits(topk, task.targets, num_items), ks)
     mean = {name: float(values.mean()) for name, values in metrics.items()}
     for depth in ks:

@@ -14,6 +14,7 @@ import numpy as np
 
 from flm_torchrec.errors import UserError
 from flm_torchrec.evaluation.charts import bars, curve, grid
+from flm_torchrec.evaluation.item_map import ITEM_MAP, read_item_map
 from flm_torchrec.evaluation.page import (
     Markup,
     bold,
@@ -25,13 +26,17 @@ from flm_torchrec.evaluation.page import (
     tiles,
     verdict,
 )
+from flm_torchrec.evaluation.representation import diagnostics_section, map_section
 from flm_torchrec.files import atomic_file
 
 OURS = "FLM"
 _LOWER_IS_BETTER = ("rmse", "mae", "log_loss")
 _HEADLINE = ("ndcg@10", "hr@10", "recall@20", "mrr@10")
-_SHOWN_CURVES = ("loss/", "validation/ndcg@", "validation/auc", "fusion/")
-_SECTIONED = {"test", "baselines", "checks", "tasks", "plan"}
+_SHOWN_CURVES = (
+    *("loss/", "validation/ndcg@", "validation/auc", "fusion/"),
+    *("view/", "grad_cosine/"),
+)
+_SECTIONED = {"test", "baselines", "domains", "checks", "tasks", "plan", "diagnostics", "collapses"}
 _FACTS = ("data", "seconds", "machine", "versions")
 
 
@@ -85,17 +90,19 @@ def _quality_section(report: Mapping[str, Any]) -> Markup:
             if value is not None:
                 measured.setdefault(metric, {})[model] = value
 
+    def is_judged(metric: str) -> bool:
+        # Coverage describes; more of it is not better in itself.
+        return len(measured[metric]) > 1 and not metric.startswith("coverage")
+
     def cell(metric: str, model: str) -> Any:
         values = measured[metric]
-        # Coverage describes; more of it is not better in itself.
-        is_judged = len(values) > 1 and not metric.startswith("coverage")
-        is_best = is_judged and values.get(model) == _best(metric, list(values.values()))
+        is_best = is_judged(metric) and values.get(model) == _best(metric, list(values.values()))
         return bold(values[model]) if is_best else values.get(model)
 
     names = [model for model in models if models[model]]
     rows = [[metric, *(cell(metric, model) for model in names)] for metric in measured]
-    charted = [name for name in _HEADLINE if name in measured]
-    charted += [name for name in measured if name.startswith(("auc_", "rmse_"))]
+    charted = [name for name in _HEADLINE if name in measured and is_judged(name)]
+    charted += [name for name in measured if name not in charted and is_judged(name)]
     figures = [
         bars(
             metric,
@@ -104,7 +111,6 @@ def _quality_section(report: Mapping[str, Any]) -> Markup:
             ours=OURS,
         )
         for metric in charted
-        if len(measured[metric]) > 1
     ]
     ours = 1 if names[:1] == [OURS] else None
     return section(
@@ -112,6 +118,13 @@ def _quality_section(report: Mapping[str, Any]) -> Markup:
         table(["", *names], rows, numbers=range(1, len(names) + 1), ours=ours),
         grid(figures),
     )
+
+
+def _domains_section(domains: Mapping[str, Mapping[str, float | None]]) -> Markup:
+    metrics = dict.fromkeys(metric for own in domains.values() for metric in own)
+    rows = [[metric, *(own.get(metric) for own in domains.values())] for metric in metrics]
+    numbers = range(1, len(domains) + 1)
+    return section("Test quality in each domain", table(["", *domains], rows, numbers=numbers))
 
 
 def _checks_section(checks: Sequence[Mapping[str, Any]]) -> Markup:
@@ -141,6 +154,11 @@ def _curves_section(folder: Path) -> list[Markup]:
             body.append(subtitle(file.parent.name))
         body += [grid([curve(name, series[name]) for name in shown])] if shown else []
     return [section("Curves", *body)] if body else []
+
+
+def _map_sections(folder: Path) -> list[Markup]:
+    files = [folder / ITEM_MAP, *sorted(folder.glob(f"*/{ITEM_MAP}"))]
+    return [map_section(read_item_map(file)) for file in files if file.exists()]
 
 
 def _plan_section(plan: Sequence[Mapping[str, Any]]) -> Markup:
@@ -177,19 +195,30 @@ def _summary(report: Mapping[str, Any]) -> Markup:
 
 
 def render(folder: Path, report: Mapping[str, Any]) -> str:
-    """The page of a plain `report`, with the curves of the logs in `folder` and just below it."""
+    """The page of a plain `report`, with the item maps and the curves of the logs in `folder` and
+    just below it."""
     body = [_summary(report)]
     if "test" in report or "baselines" in report:
         body.append(_quality_section(report))
+    if "domains" in report:
+        body.append(_domains_section(report["domains"]))
     if "checks" in report:
         body.append(_checks_section(report["checks"]))
     if "tasks" in report:
         body.append(_tasks_section(report["tasks"]))
+    if "diagnostics" in report:
+        collapses = report.get("collapses", [])
+        body.append(diagnostics_section(report["diagnostics"], collapses))
+    body += _map_sections(folder)
     body += _curves_section(folder)
     if "plan" in report:
         body.append(_plan_section(report["plan"]))
     rest = [name for name in report if name not in {*_SECTIONED, *_FACTS, "world_size"}]
-    body += [_facts_section(name, report[name]) for name in [*rest, *_FACTS] if name in report]
+    body += [
+        _facts_section(name, report[name])
+        for name in [*rest, *_FACTS]
+        if name in report and report[name] != {}
+    ]
     return page(f"FLM report: {folder.resolve().name}", body)
 
 

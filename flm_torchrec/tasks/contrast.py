@@ -21,27 +21,65 @@ def group_softmax_loss(score: Tensor, is_negative: Tensor, group: Tensor, groups
 
     score (E,), is_negative (E,) bool, group (E,) int64 in 0..groups - 1 -> (E,).
     """
-    negatives = score.masked_fill(~is_negative, float("-inf"))
-    none = torch.full((groups,), float("-inf"), dtype=score.dtype, device=score.device)
-    highest = none.scatter_reduce(0, group, negatives.detach(), reduce="amax")
-    is_there = highest.isfinite()
-    # A group without negatives stays finite: what is 0 has no gradient, what is infinite has NaN.
-    highest = torch.where(is_there, highest, 0.0)
-    total = torch.zeros_like(none).scatter_add(0, group, (negatives - highest[group]).exp())
-    log_total = highest + torch.where(is_there, total, 1.0).log()
+    log_total, is_there = _group_log_sum(score, is_negative, group, groups)
     return torch.where(is_there[group], F.softplus(log_total[group] - score), 0.0)
 
 
-def info_nce(left: Tensor, right: Tensor, scale: Tensor, is_there: Tensor | None = None) -> Tensor:
+def group_log_softmax(score: Tensor, is_in: Tensor, group: Tensor, groups: int) -> Tensor:
+    """log softmax of each row among those of its group that are in it.
+
+    score (E,), is_in (E,) bool, group (E,) int64 in 0..groups - 1 -> (E,), any number where not in.
+    """
+    return score - _group_log_sum(score, is_in, group, groups)[0][group]
+
+
+def _group_log_sum(
+    score: Tensor, is_in: Tensor, group: Tensor, groups: int
+) -> tuple[Tensor, Tensor]:
+    """-> (groups,) log of the sum of exp over the rows that are in, 0 without any; (groups,) is
+    there any?"""
+    chosen = score.masked_fill(~is_in, float("-inf"))
+    none = torch.full((groups,), float("-inf"), dtype=score.dtype, device=score.device)
+    highest = none.scatter_reduce(0, group, chosen.detach(), reduce="amax")
+    is_there = highest.isfinite()
+    # A group without any stays finite: what is 0 has no gradient, what is infinite has NaN.
+    highest = torch.where(is_there, highest, 0.0)
+    total = torch.zeros_like(none).scatter_add(0, group, (chosen - highest[group]).exp())
+    return highest + torch.where(is_there, total, 1.0).log(), is_there
+
+
+def kl_divergence(teacher: Tensor, student: Tensor, is_masked: Tensor) -> Tensor:
+    """KL(softmax(teacher) || softmax(student)) over what is not masked; 0 where all is.
+
+    teacher (E, C), student (E, C), is_masked (E, C) bool -> (E,).
+    """
+    # A finite floor instead of -inf: what is masked has no share, not a NaN.
+    log_share, log_student = (
+        scores.masked_fill(is_masked, -1e4).log_softmax(1) for scores in (teacher, student)
+    )
+    return (log_share.exp() * (log_share - log_student)).sum(1)
+
+
+def info_nce(
+    left: Tensor,
+    right: Tensor,
+    scale: Tensor,
+    is_there: Tensor | None = None,
+    item: Tensor | None = None,
+) -> Tensor:
     """Symmetric InfoNCE (Radford et al., 2021): row i of `left` belongs to row i of `right`.
 
-    left, right (A, D), scale () = 1 / temperature, is_there (A,) bool the rows that count
+    left, right (A, D), scale () = 1 / temperature, is_there (A,) bool the rows that count,
+    item (A,) what the rows are: those of one item are no negatives of each other
     -> scalar; 0 without rows.
     """
     if is_there is None:
         is_there = torch.ones_like(left[:, 0], dtype=torch.bool)
+    place = torch.arange(left.shape[0], device=left.device)
+    item = place if item is None else item
+    counts = (is_there[:, None] & is_there) & ((item[:, None] != item) | (place[:, None] == place))
     logits = scale * (F.normalize(left, dim=1) @ F.normalize(right, dim=1).T)
     # A finite floor instead of -inf: a row that isn't there gets weight 0, not NaN.
-    logits = logits.masked_fill(~(is_there[:, None] & is_there), -1e4)
+    logits = logits.masked_fill(~counts, -1e4)
     both = torch.stack([logits, logits.T]).log_softmax(2).diagonal(dim1=1, dim2=2)  # (2, A)
     return -(both * is_there).sum() / (2 * is_there.sum().clamp(min=1))

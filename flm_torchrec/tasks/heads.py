@@ -1,7 +1,6 @@
 """Multi-task heads: what comes of an edge (click, like, rating, ...)."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -10,10 +9,13 @@ from torch.nn import functional as F
 
 from flm_torchrec.data.batch import FLMBatch
 from flm_torchrec.model import Views
+from flm_torchrec.tasks.bottoms import Adapter
+from flm_torchrec.tasks.edge_input import EdgeInput
+from flm_torchrec.tasks.joint import joint_loss, log_both
 
 
 class Head(nn.Module):
-    """What one label is predicted by, from the shared bottom's output (E, W)."""
+    """What one label is predicted by, from a bottom's output (E, W)."""
 
     def loss(self, hidden: Tensor, label: Tensor) -> Tensor:
         """hidden (E, W), label (E,) -> (E,)"""
@@ -31,15 +33,17 @@ class BinaryHead(Head):
         super().__init__()
         self.score = nn.Linear(width, 1)
 
+    def logit(self, hidden: Tensor) -> Tensor:
+        """(E, W) -> (E,)"""
+        return self.score(hidden).squeeze(1)
+
     def loss(self, hidden: Tensor, label: Tensor) -> Tensor:
         """hidden (E, W), label (E,) in {0, 1} -> (E,)"""
-        return F.binary_cross_entropy_with_logits(
-            self.score(hidden).squeeze(1), label, reduction="none"
-        )
+        return F.binary_cross_entropy_with_logits(self.logit(hidden), label, reduction="none")
 
     def predict(self, hidden: Tensor) -> Tensor:
         """(E, W) -> (E,) probability of 1"""
-        return self.score(hidden).squeeze(1).sigmoid()
+        return self.logit(hidden).sigmoid()
 
 
 class OrdinalHead(Head):
@@ -126,63 +130,44 @@ class MulticlassHead(Head):
         return self.levels[self.score(hidden).argmax(1)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inputs:
-    """What the heads of a data set read of an edge."""
-
-    dim: int  # D
-    has_user: bool
-    has_item: bool
-    num_features: int  # of user, item and context together
-    num_numbers: int  # the same
-
-    @property
-    def num_vectors(self) -> int:
-        """Vectors that a cross layer sees: of the features, the state and the item, and one of the
-        numbers and a constant."""
-        return self.num_features + self.has_user + self.has_item + 1
-
-
 class Heads(nn.Module):
-    """One head a label over a shared bottom; the loss is a vector, one entry a label.
+    """One head a label over a bottom; the loss is a vector, one entry a label.
 
-    The bottom sees the user's state before the edge, the item, their product, all numbers of both
-    and of the context, and the embeddings of the single features side by side or, with a `cross`,
-    what that makes of all vectors: a module (E, F, D) -> (E, width), with F = `inputs.num_vectors`
-    and `width` for an attribute, such as `FM` or `DCNv2`.
+    `bottom` makes of what `edge_input` shows T tensors (E, W), one a label, as `SharedBottom`,
+    `MMoE` and `PLE` do. `adapter` above 0 is the bottleneck of a residual adapter each label has
+    behind it. To what the head of a label in `biased` reads the embeddings of all features are
+    added: its score is then linear in those of the user's id, the item's id and so on, which is a
+    bias of each, without tables of its own; a new user or item has the unknown row's, and those of
+    its features.
+
+    `joint` gives labels the label that they are given (a conversion, the click). Such a label has
+    p(given) p(label | given) trained on all edges where both are known, a label that is given 0
+    being known to be 0 (ESMM, Ma et al., SIGIR 2018): no selection of the edges biases it. The two
+    heads are binary, and so are the labels.
     """
 
     def __init__(
         self,
         heads: Mapping[str, Head],
-        inputs: Inputs,
+        edge_input: EdgeInput,
+        bottom: nn.Module,
         *,
-        cross: nn.Module | None = None,
-        hidden: int,
-        width: int,
-        dropout: float,
+        adapter: int = 0,
+        biased: Collection[str] = (),
+        joint: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.names = tuple(heads)
-        self.inputs = inputs
+        self.edge_input = edge_input
         # The suffix: a module may not be called `apply` or `type`, a label may.
         self.heads = nn.ModuleDict({f"{name}_head": head for name, head in heads.items()})
-        self.cross = cross
-        self.numbers = None
-        features_width = inputs.num_features * inputs.dim
-        if cross is not None:
-            features_width = int(cast(Any, cross).width)
-            # With a constant among the vectors their products hold each vector alone too.
-            self.numbers = nn.Linear(1 + inputs.num_numbers, inputs.dim, bias=False)
-        rows = inputs.has_user + inputs.has_item + (inputs.has_user and inputs.has_item)
-        self.bottom = nn.Sequential(
-            nn.Linear(rows * inputs.dim + features_width + inputs.num_numbers, hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, width),
-            nn.ReLU(),
-            nn.Dropout(dropout),
+        self.bottom = bottom
+        self.adapters = nn.ModuleList(
+            Adapter(int(cast(Any, bottom).width), adapter) if adapter else nn.Identity()
+            for _ in heads
         )
+        self.biased = frozenset(biased)
+        self.joint = dict(joint or {})
 
     def head(self, name: str) -> Head:
         """The head of one label."""
@@ -190,39 +175,47 @@ class Heads(nn.Module):
         assert isinstance(head, Head)
         return head
 
-    def seen(self, views: Views, batch: FLMBatch) -> Tensor:
-        """What the bottom sees of each edge: (E, its width)."""
-        edges, rows, features, numbers = batch.edges, [], [], [batch.edges.numbers]
-        if views.users is not None and batch.users is not None:
-            rows.append(views.users.states[edges.user, edges.step])
-            features.append(views.users.features[edges.user])
-            numbers.append(batch.users.numbers[edges.user])
-        if views.items is not None and batch.items is not None:
-            rows.append(views.items.row[edges.item])
-            features.append(views.items.features[edges.item])
-            numbers.append(batch.items.numbers[edges.item])
-        if views.context is not None:
-            features.append(views.context)
-        product = [rows[0] * rows[1]] if len(rows) == 2 else []
-        every_number = torch.cat(numbers, dim=1)
-        if self.cross is None or self.numbers is None:
-            seen = [vectors.flatten(1) for vectors in features]
-        else:
-            constant = self.numbers(F.pad(every_number, (1, 0), value=1.0))
-            alone = [vector[:, None] for vector in (*rows, constant)]
-            seen = [self.cross(torch.cat([*features, *alone], dim=1))]
-        return torch.cat([*rows, *product, *seen, every_number], dim=1)
+    def hidden(self, views: Views, batch: FLMBatch) -> dict[str, Tensor]:
+        """What the head of each label reads: (E, its width)."""
+        seen, features = self.edge_input(views, batch)
+        hidden = {}
+        for name, adapter, own in zip(self.names, self.adapters, self.bottom(seen), strict=True):
+            hidden[name] = adapter(own)
+            if name in self.biased:
+                flat = [vectors.flatten(1) for vectors in features]
+                hidden[name] = torch.cat([hidden[name], *flat], dim=1)
+        return hidden
 
     def predict(self, views: Views, batch: FLMBatch) -> dict[str, Tensor]:
-        """One (E,) a label: a probability, a value, or an expected value."""
-        hidden = self.bottom(self.seen(views, batch))
-        return {name: self.head(name).predict(hidden) for name in self.names}
+        """One (E,) a label: a probability, a value, or an expected value; of a label that holds
+        where another does, given that."""
+        hidden = self.hidden(views, batch)
+        return {name: self.head(name).predict(hidden[name]) for name in self.names}
+
+    def predict_joint(self, views: Views, batch: FLMBatch) -> dict[str, Tensor]:
+        """One (E,) a label in `joint`: the probability of it and of what it is given."""
+        hidden = self.hidden(views, batch)
+        return {name: log_both(*self._logits(hidden, name))[0].exp() for name in self.joint}
+
+    def _logits(self, hidden: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
+        """(E,) of what the joint label `name` is given, (E,) its own."""
+        given, own = self.head(self.joint[name]), self.head(name)
+        assert isinstance(given, BinaryHead)
+        assert isinstance(own, BinaryHead)
+        return given.logit(hidden[self.joint[name]]), own.logit(hidden[name])
 
     def forward(self, views: Views, batch: FLMBatch) -> Tensor:
-        edges = batch.edges
-        hidden = self.bottom(self.seen(views, batch))
-        losses = [
-            (edges.label_weight[:, t] * self.head(name).loss(hidden, edges.labels[:, t])).sum()
-            for t, name in enumerate(self.names)
-        ]
+        """-> (T,)"""
+        hidden = self.hidden(views, batch)
+        labels = dict(zip(self.names, batch.edges.labels.unbind(1), strict=True))
+        weights = dict(zip(self.names, batch.edges.label_weight.unbind(1), strict=True))
+        losses = []
+        for name in self.names:
+            if (given := self.joint.get(name)) is None:
+                loss = (weights[name] * self.head(name).loss(hidden[name], labels[name])).sum()
+            else:
+                logits = self._logits(hidden, name)
+                told = (labels[given], labels[name]), (weights[given], weights[name])
+                loss = joint_loss(logits, *told)
+            losses.append(loss)
         return torch.stack(losses)

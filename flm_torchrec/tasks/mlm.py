@@ -1,4 +1,4 @@
-"""Masked language model: the hidden tokens of a text, by the text view's own encoder."""
+"""Language models by the text view's own encoder: the hidden tokens of a text, or each next one."""
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,28 @@ class MaskedLM(nn.Module):
     def forward(self, views: Views, batch: FLMBatch) -> Tensor:
         masked, target = views.masked, batch.masked_text.target
         assert masked is not None
-        is_hidden = target != -100
-        logits = self.logits(masked.states[is_hidden], masked.token_embedding)  # (n, W)
-        loss = F.cross_entropy(logits, target[is_hidden], reduction="none")
-        share = is_hidden / is_hidden.sum(1, keepdim=True).clamp(min=1)
-        return (loss * share[is_hidden]).sum() / max(1, target.shape[0])
+        is_asked = target != -100
+        logits = self.logits(masked.states[is_asked], masked.token_embedding)  # (n, W)
+        return token_loss(logits, target, is_asked)
+
+
+class CausalLM(nn.Module):
+    """GPT's head (Radford et al., 2019): a decoder's states against its own token embeddings.
+
+    The loss is the mean over the texts of the mean over each text's tokens but the first.
+    """
+
+    def forward(self, views: Views, batch: FLMBatch) -> Tensor:
+        masked, target = views.masked, batch.masked_text.target
+        assert masked is not None
+        is_asked = target != -100
+        logits = F.linear(masked.states[is_asked], masked.token_embedding)  # (n, W)
+        return token_loss(logits, target, is_asked)
+
+
+def token_loss(logits: Tensor, target: Tensor, is_asked: Tensor) -> Tensor:
+    """logits (n, W) of the n tokens that are asked for, target (K, S), is_asked (K, S) bool ->
+    scalar, the mean over the texts of the mean over each text's tokens."""
+    loss = F.cross_entropy(logits, target[is_asked], reduction="none")
+    share = is_asked / is_asked.sum(1, keepdim=True).clamp(min=1)
+    return (loss * share[is_asked]).sum() / max(1, target.shape[0])

@@ -33,7 +33,49 @@ def edge_scores(views: Views, batch: FLMBatch) -> Tensor:
     assert views.users is not None
     assert views.items is not None
     edges = batch.edges
-    return (views.users.states[edges.user, edges.step] * views.items.row[edges.item]).sum(1)
+    score = (views.users.states[edges.user, edges.step] * views.items.row[edges.item]).sum(1)
+    return score if views.linear is None else score + views.linear[:, 0]
+
+
+def candidate_scores(views: Views, batch: FLMBatch) -> tuple[Tensor, Tensor]:
+    """-> how high the item of each edge ranks for its user (E,), and each negative (E, N)."""
+    assert views.users is not None
+    assert views.items is not None
+    assert batch.items is not None
+    num_negatives = batch.items.log_q.shape[0]
+    state = views.users.states[batch.edges.user, batch.edges.step]  # (E, D)
+    negatives = state @ views.items.row[-num_negatives:].T
+    if views.linear is not None:
+        negatives = negatives + views.linear[:, 1:]
+    return edge_scores(views, batch), negatives
+
+
+def is_no_negative(batch: FLMBatch, *, mask_seen: bool) -> Tensor:
+    """(E, N) bool, of each edge: the unknown item, its own item and, if `mask_seen`, what the user
+    had already met."""
+    edges = batch.edges
+    return is_ruled_out(batch, edges.user, edges.item, edges.step, mask_seen=mask_seen)
+
+
+def is_ruled_out(
+    batch: FLMBatch, user: Tensor, item: Tensor, step: Tensor, *, mask_seen: bool
+) -> Tensor:
+    """user, item, step (n,) -> (n, N) bool: is a negative the unknown item, the `item` itself, of
+    another domain than it or, if `mask_seen`, met by the user within `step` events?
+
+    A domain's own negatives are as many as expected of the draw over all, so log q stays right."""
+    items = batch.items
+    assert items is not None
+    num_negatives = items.log_q.shape[0]
+    candidate = items.first[-num_negatives:]  # (N,)
+    is_own = candidate == items.first[item][:, None]
+    is_masked = is_own | (items.row[-num_negatives:] == 0)
+    if items.domain is not None:
+        is_masked = is_masked | (items.domain[-num_negatives:] != items.domain[item][:, None])
+    if mask_seen:
+        met = first_met(batch)[:, candidate]  # (U, N)
+        is_masked = is_masked | (met[user] < step[:, None])
+    return is_masked
 
 
 class Ranking(nn.Module):
@@ -48,22 +90,11 @@ class Ranking(nn.Module):
         self.mask_seen = mask_seen
 
     def forward(self, views: Views, batch: FLMBatch) -> Tensor:
-        edges, items = batch.edges, batch.items
-        assert views.users is not None
-        assert views.items is not None
-        assert items is not None
-        num_negatives = items.log_q.shape[0]
-        candidate = items.first[-num_negatives:]  # (N,)
-        state = views.users.states[edges.user, edges.step]  # (E, D)
-        positive = (state * views.items.row[edges.item]).sum(1)
-        negatives = state @ views.items.row[-num_negatives:].T - items.log_q
-        is_masked = (candidate == items.first[edges.item][:, None]) | (
-            items.row[-num_negatives:] == 0
-        )
-        if self.mask_seen:
-            met = first_met(batch)[:, candidate]  # (U, N)
-            is_masked = is_masked | (met[edges.user] < edges.step[:, None])
-        return (edges.weight * softmax_loss(positive, negatives, is_masked)).sum()
+        assert batch.items is not None
+        positive, negatives = candidate_scores(views, batch)
+        is_masked = is_no_negative(batch, mask_seen=self.mask_seen)
+        loss = softmax_loss(positive, negatives - batch.items.log_q, is_masked)
+        return (batch.edges.weight * loss).sum()
 
 
 class LoggedRanking(nn.Module):

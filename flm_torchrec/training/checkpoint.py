@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,20 +124,26 @@ def load(
 
 
 def load_matching(
-    path: Path | str, dmp: DistributedModelParallel, *, grown: bool = False
+    path: Path | str,
+    dmp: DistributedModelParallel,
+    *,
+    grown: bool = False,
+    fresh: Sequence[str] = (),
 ) -> Matched:
     """Load what the checkpoint at `path` and the model have in common by name and shape.
 
-    With `grown` tables may have more rows than the checkpoint's, which are their first then; every
-    rank reads such a table whole. Buffers are loaded too, but not listed. Raises UserError when no
-    trainable parameter is common to both: what is frozen alone, such as a pretrained encoder, is
-    no result of training.
+    What begins with a name in `fresh` stays as it is. With `grown` tables may have more rows than
+    the checkpoint's, which are their first then; every rank reads such a table whole. Buffers are
+    loaded too, but not listed. Raises UserError when no trainable parameter is common to both: what
+    is frozen alone, such as a pretrained encoder, is no result of training.
     """
     path = Path(path)
     held = _read_marker(path)["shapes"]
     model = dmp.state_dict()
     common, longer = {}, {}
     for name, value in model.items():
+        if name.startswith(tuple(fresh)):
+            continue
         shape = held.get(f"model.{name}")
         if isinstance(value, torch.Tensor) and shape == list(value.size()):
             common[name] = value

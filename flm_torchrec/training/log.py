@@ -33,10 +33,10 @@ class RunLog:
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
         self._progress = _Progress(start, steps)
 
-    def step(self, step: int, values: Mapping[str, float]) -> None:
+    def step(self, step: int, values: Mapping[str, float], *, quiet: bool = False) -> None:
         """Log the values of `step`; the one called "loss" is shown in the progress.
 
-        Values without it, such as a validation's, get a line of their own.
+        Values without it, such as a validation's, get a line of their own, unless `quiet`.
         """
         if not self._writes:
             return
@@ -45,9 +45,14 @@ class RunLog:
             self._board.add_scalar(name, value, step)
         if "loss" in values:
             self._progress.update(step, values["loss"])
-        else:
+        elif not quiet:
             told = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
             self._progress.tell(f"step {step}  {told}")
+
+    def tell(self, line: str) -> None:
+        """Show a line beside the progress."""
+        if self._writes:
+            self._progress.tell(line)
 
     def close(self) -> None:
         """Finish the files and the line of progress."""

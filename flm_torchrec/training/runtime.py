@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -77,18 +78,36 @@ def _join(backend: str) -> None:
 
 
 def all_gather(tensor: Tensor) -> Tensor:
-    """Concatenate `tensor` (n, ...) over ranks in order: (world_size * n, ...), without gradient.
+    """Concatenate `tensor` (n, ...) over ranks in order: (world_size * n, ...).
 
-    Every rank gives the same shape. In one process, started or not, it is the identity.
+    Every rank gives the same shape. The gradient of a rank's part is the sum of what all ranks ask
+    of it, so that a loss that each rank has of all parts is averaged over the ranks as any other.
+    In one process, started or not, it is the identity.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return tensor
-    on_backend = tensor.detach().contiguous()
-    if dist.get_backend() == "nccl":
-        on_backend = on_backend.cuda()
-    gathered = [torch.empty_like(on_backend) for _ in range(dist.get_world_size())]
-    dist.all_gather(gathered, on_backend)
-    return torch.cat(gathered).to(tensor.device)
+    return _AllGather.apply(tensor)
+
+
+class _AllGather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        on_backend = _on_backend(tensor.detach())
+        gathered = [torch.empty_like(on_backend) for _ in range(dist.get_world_size())]
+        dist.all_gather(gathered, on_backend)
+        return torch.cat(gathered).to(tensor.device)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        (gradient,) = grad_outputs
+        total = _on_backend(gradient.clone())
+        dist.all_reduce(total)
+        return total.chunk(dist.get_world_size())[dist.get_rank()].to(gradient.device)
+
+
+def _on_backend(tensor: Tensor) -> Tensor:
+    tensor = tensor.contiguous()
+    return tensor.cuda() if dist.get_backend() == "nccl" else tensor
 
 
 def barrier() -> None:

@@ -10,7 +10,8 @@ from flm_torchrec.data.batch import MaskedText, TextRows
 
 
 class TextView(nn.Module):
-    """Mean-pooled token states of an encoder, brought to the joint width: a view a text.
+    """Mean-pooled token states of an encoder, or if `last_token` (a decoder's) its last token's,
+    brought to the joint width: a view a text.
 
     All texts share the encoder; each has a projection of its own. Rows named by a batch's
     `TextRows` are encoded with gradient; all others use the vector that `vectors` holds for the
@@ -23,11 +24,19 @@ class TextView(nn.Module):
     """
 
     vectors: Tensor  # (T, num_items, H), 0 = no text
+    hidden_vectors: Tensor  # the same of texts that leave an attribute out
 
     def __init__(
-        self, encoder: nn.Module, *, hidden: int, dim: int, names: Sequence[str] = ("text",)
+        self,
+        encoder: nn.Module,
+        *,
+        hidden: int,
+        dim: int,
+        names: Sequence[str] = ("text",),
+        last_token: bool = False,
     ) -> None:
         super().__init__()
+        self.last_token = last_token
         self.encoder = encoder
         self.hidden = hidden
         self.dim = dim
@@ -43,6 +52,7 @@ class TextView(nn.Module):
         # renewal then use the new vectors, as they do in a run that resumes there.
         vectors = torch.zeros(len(self.names), 0, hidden)
         self.register_buffer("vectors", vectors, persistent=False)
+        self.register_buffer("hidden_vectors", vectors.clone(), persistent=False)
         self.train()
 
     def train(self, mode: bool = True) -> "TextView":
@@ -63,28 +73,36 @@ class TextView(nn.Module):
         return cast(Any, self.encoder).get_input_embeddings().weight
 
     def encode(self, tokens: Tensor, attention: Tensor) -> Tensor:
-        """(K, S) -> (K, H) of length sqrt(H): the mean over the tokens, as the cache holds it."""
+        """(K, S) -> (K, H) of length sqrt(H): the mean over the tokens, or the last of them, as
+        the cache holds it."""
         states = self.token_states(tokens, attention)
         weight = attention.to(states.dtype)
+        if self.last_token:
+            weight = weight * (weight.cumsum(1) == weight.sum(1, keepdim=True))
         mean = torch.einsum("ksh,ks->kh", states, weight) / weight.sum(1, keepdim=True)
         return nn.functional.normalize(mean, dim=1) * self.hidden**0.5
 
     def forward(
-        self, item: Tensor | None, text: TextRows, masked: MaskedText
+        self,
+        item: Tensor | None,
+        text: TextRows,
+        masked: MaskedText,
+        hidden: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """item (M,) or None -> rows (T, M, D), has_text (T, M) bool, masked token states
-        (K, S, H) and token embeddings (W, H)."""
+        (K, S, H) and token embeddings (W, H). Behind the M rows stand those of the items `hidden`
+        (C,), whose texts leave an attribute out."""
         embedding = self.token_embedding()
         states = embedding.new_zeros(*masked.tokens.shape, self.hidden)
         rows, has_text = embedding.new_zeros(0, 0, self.dim), states.new_zeros(0, 0).bool()
         if item is not None and self.names:
-            rows, has_text = self._rows(item, text)
+            rows, has_text = self._rows(item, text, item[:0] if hidden is None else hidden)
         if masked.tokens.shape[0] > 0:
             states = self.token_states(masked.tokens, masked.attention)
         return rows, has_text, states, embedding
 
-    def _rows(self, item: Tensor, text: TextRows) -> tuple[Tensor, Tensor]:
-        cached = self.vectors[:, item]  # (T, M, H)
+    def _rows(self, item: Tensor, text: TextRows, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        cached = torch.cat([self.vectors[:, item], self.hidden_vectors[:, hidden]], dim=1)
         if text.item.shape[0] > 0:
             fresh = self.encode(text.tokens, text.attention)
             cached = cached.index_put((text.name, text.item), fresh)

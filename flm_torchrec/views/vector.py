@@ -1,5 +1,6 @@
 """The view of vectors that were made elsewhere: images, audio, another model's embeddings."""
 
+import torch
 from torch import Tensor, nn
 
 
@@ -17,12 +18,18 @@ class VectorView(nn.Module):
         super().__init__()
         # Their unit is unknown: entries of size 1 start as small as the rows of tables.
         is_there = (vectors != 0).any(1)
-        size = vectors[is_there].float().square().mean().sqrt() if is_there.any() else 1.0
-        self.register_buffer("vectors", vectors.float() / size, persistent=False)
+        there = vectors[is_there].float()
+        self.unit = float(there.square().mean().sqrt()) if is_there.any() else 1.0
+        self.register_buffer("vectors", vectors.float() / self.unit, persistent=False)
         width = vectors.shape[1]
         self.project = nn.Linear(width, dim)
         nn.init.normal_(self.project.weight, std=0.02 / width**0.5)
         nn.init.zeros_(self.project.bias)
+
+    def append(self, vectors: Tensor) -> None:
+        """Those (n, d) of items that came later, behind the others and in their unit."""
+        more = (vectors.float() / self.unit).to(self.vectors.device)
+        self.vectors = torch.cat([self.vectors, more])
 
     def forward(self, item: Tensor) -> tuple[Tensor, Tensor]:
         """item (M,) rows of the catalogue -> (M, dim), which of them have a vector (M,) bool."""

@@ -163,6 +163,13 @@ def test_a_task_of_both_stages_falls_from_the_first_to_the_last() -> None:
     assert of["test"] == {"hr@10": 0.2}
 
 
+def test_the_representation_is_that_of_the_second_stage() -> None:
+    views = {"title": {"uniformity": -3.0, "fusion_weight": 0.4}}
+    of = merged(stage(), stage(diagnostics=views, collapses=[]))
+    assert of["diagnostics"] == views
+    assert of["collapses"] == []
+
+
 @pytest.mark.parametrize(
     ("one", "two", "most"), [(1.0, 2.0, 2.0), (2.0, 1.0, 2.0), (None, 1.0, 1.0), (None, None, None)]
 )

@@ -1,5 +1,6 @@
 """Which users are asked for, and that ranking is what evaluation does; no trained run needed."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from flm_apps.recommend import as_table, best_items, user_rows
+from flm_apps.recommend import Choice, as_table, best_items, tell, user_rows
 from two_ranks.pool import Ranks
 
 from flm_torchrec.data.dataset import TEST
@@ -63,9 +64,16 @@ def test_data_without_users_or_items_has_nothing_to_recommend(missing: str) -> N
         user_rows(dataset, "all")
 
 
-def recommended(runtime: Runtime, users: list[int], k: int) -> tuple[Any, Any]:
-    """`best_items` where item r scores r // 2, so that neighbours tie."""
-    num_items = len(DATASET.items.ids)
+def recommended(
+    runtime: Runtime,
+    users: list[int],
+    k: int,
+    candidates: Sequence[int] = range(9),
+    exclude_seen: bool = True,
+    unknown: Sequence[int] = (),
+) -> tuple[Any, Any]:
+    """`best_items` where item r scores r // 2, so that neighbours tie, and -r for the unknown."""
+    num_items, num_users = len(DATASET.items.ids), len(IDS)
 
     def scores(user: np.ndarray, seqs: Any) -> torch.Tensor:
         return (torch.arange(num_items) // 2).float().repeat(len(user), 1)
@@ -73,7 +81,13 @@ def recommended(runtime: Runtime, users: list[int], k: int) -> tuple[Any, Any]:
     retrieval = SimpleNamespace(scores=scores)
     assembly = SimpleNamespace(runtime=runtime, dataset=DATASET, retrieval=lambda: retrieval)
     seqs = histories(DATASET.interactions, before_part=TEST + 1)
-    return best_items(cast("Any", assembly), np.array(users), seqs, k=k, block=2)
+    choice = Choice(
+        is_candidate=np.isin(np.arange(num_items), candidates),
+        exclude_seen=exclude_seen,
+        is_unknown=np.isin(np.arange(num_users), unknown),
+        popular=-np.arange(num_items, dtype=np.float32),
+    )
+    return best_items(cast("Any", assembly), np.array(users), seqs, choice, k=k, block=2)
 
 
 def test_the_lower_item_is_first_among_equals_and_met_ones_are_left_out(alone: Runtime) -> None:
@@ -83,11 +97,43 @@ def test_the_lower_item_is_first_among_equals_and_met_ones_are_left_out(alone: R
     assert scores.tolist() == [[3, 2, 1, 0], [4, 2, 1, 1]]
 
 
+def test_seen_items_are_ranked_where_that_is_asked_for(alone: Runtime) -> None:
+    assert recommended(alone, [3], 4, exclude_seen=False)[0].tolist() == [[8, 6, 7, 4]]
+
+
+def test_candidates_alone_are_ranked(alone: Runtime) -> None:
+    items, scores = recommended(alone, [3], 4, candidates=[2, 3, 7])  # 2 was met
+    assert items.tolist() == [[7, 3, 0, 0]]
+    assert scores.tolist() == [[3, 1, -torch.inf, -torch.inf]]
+
+
+def test_a_user_of_whom_nothing_is_known_gets_what_is_popular(alone: Runtime) -> None:
+    items, scores = recommended(alone, [3, 5], 2, unknown=[5])
+    assert items.tolist() == [[7, 5], [2, 3]]
+    assert scores.tolist() == [[3, 2], [-2, -3]]
+
+
 def test_where_fewer_than_k_are_left_the_table_is_shorter(alone: Runtime) -> None:
     items, scores = recommended(alone, [1, 6], 3)
-    table = as_table(DATASET, np.array([1, 6]), items, scores)  # user 1 met all but item 8
+    way = np.array(["history", "features"])
+    # User 1 met all but item 8.
+    table = as_table(DATASET, np.array([1, 6]), items, scores, way)
     assert table["item_id"].tolist() == [DATASET.items.ids[row] for row in (8, 8, 7, 4)]
     assert table["rank"].tolist() == [1, 1, 2, 3]
+    assert table["made_by"].tolist() == ["history", "features", "features", "features"]
+
+
+def test_a_user_who_has_seen_everything_gets_nothing(
+    alone: Runtime, capfd: pytest.CaptureFixture[str]
+) -> None:
+    items, scores = recommended(alone, [1, 6], 3, candidates=[1, 2, 7, 8], exclude_seen=True)
+    items_of_1, scores_of_1 = recommended(alone, [1], 3, candidates=[1, 2, 7])
+    way = np.array(["history"])
+    assert len(as_table(DATASET, np.array([1]), items_of_1, scores_of_1, way)) == 0
+    assert items.tolist() == [[8, 0, 0], [8, 7, 2]]
+    tell(Path("recs.csv"), 3, scores, np.array(["history", "features"]))
+    told = "recs.csv: 3 items for each of 2 users, 1 by features, 1 by history; 1 with fewer left"
+    assert capfd.readouterr().out.strip() == told
 
 
 def test_two_ranks_recommend_what_one_does(alone: Runtime, ranks: Ranks) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,8 @@ import torch
 from flm_apps import evaluate, recommend
 from flm_apps import train as train_app
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+from flm_torchrec.evaluation.report import read_log
 
 SETTINGS = (
     "data.users=8",
@@ -100,7 +103,9 @@ def test_validation_on_the_way_leaves_training_as_it_was_bit_for_bit(
     run = tmp_path / "watched"
     arguments = settings(ml100k, encoder_folder, "train.validate_every=2")
     assert train("pretrain.yaml", run, *arguments) == 0
-    assert "validation/ndcg@10" in (run / "log.jsonl").read_text()
+    log = read_log(run / "log.jsonl")
+    for watched in ("validation/ndcg@10", "view/features/uniformity", "view/title/recall@10"):
+        assert [step for step, _ in log[watched]] == [2, 4, 6]
     last = Path("checkpoints") / "step-00000006"
     one, other = whole(pretrained / last, tmp_path), whole(run / last, tmp_path)
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
@@ -175,6 +180,24 @@ def test_evaluation_adds_metrics_and_baselines_to_the_report(finetuned: Path) ->
     assert set(report["tasks"]) == {"rank", "align", "like", "rating"}
 
 
+def test_evaluation_tells_how_the_items_are_represented(
+    finetuned: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate.main(["--run", str(finetuned)]) == 0
+    report = json.loads((finetuned / "report.json").read_text())
+    views, page = report["diagnostics"], (finetuned / "report.html").read_text()
+    assert set(views) == {"features", "title", "fused"}
+    assert {"uniformity", "effective_rank", "recall@10", "fusion_weight"} <= views["title"].keys()
+    assert all(isfinite(value) for own in views.values() for value in own.values())
+    # The encoder knows none of the titles' words, so that it reads all of them alike.
+    (collapse,) = report["collapses"]
+    assert collapse.startswith("collapse of view title: uniformity -0.0")
+    assert f"warning: {collapse}\n" in capfd.readouterr().out
+    for shown in (collapse, "Representation of the items", "Map of the items", "<title>Toy Story"):
+        assert shown in page
+    assert len(page) < 1_000_000
+
+
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_recommendations_are_new_to_their_users_and_in_order(
     ending: str, finetuned: Path, ml100k: Path, tmp_path: Path
@@ -185,7 +208,7 @@ def test_recommendations_are_new_to_their_users_and_in_order(
     arguments = ["--run", str(finetuned), "--users", str(asked), "--k", "4", "--out", str(out)]
     assert recommend.main(arguments) == 0
     table = pd.read_csv(out) if ending == "csv" else pd.read_parquet(out)
-    assert table.columns.tolist() == ["user_id", "item_id", "rank", "score"]
+    assert table.columns.tolist() == ["user_id", "item_id", "rank", "score", "made_by"]
     assert table["user_id"].tolist() == [7] * 4 + [943] * 4
     assert table["rank"].tolist() == [1, 2, 3, 4] * 2
     met = pd.read_parquet(ml100k / "interactions.parquet")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from flm_torchrec.data.masking import IGNORED, hide_tokens
+from flm_torchrec.data.masking import IGNORED, hide_events, hide_tokens
 
 MASK, VOCABULARY = 4, 1000
 
@@ -72,3 +72,20 @@ def test_masking_is_a_function_of_the_generator():
     once, again, other = (hide(tokens, is_word, seed=seed)[0] for seed in (3, 3, 4))
     assert (once == again).all()
     assert (once != other).any()
+
+
+def test_a_share_of_each_users_events_is_hidden_and_at_least_one():
+    events = np.array([0, 1, 4, 10])
+    rng = np.random.default_rng(0)
+    hidden = np.stack([hide_events(events, 10, 0.3, rng) for _ in range(300)])
+    assert hidden.shape == (300, 4, 3)
+    for user, (num, count) in enumerate(zip(events, [0, 1, 1, 3], strict=True)):
+        places = hidden[:, user]
+        assert ((places >= 0).sum(1) == count).all()
+        assert set(places[places >= 0]) == set(range(num))
+        assert all(len({*row[row >= 0]}) == count for row in places)
+
+
+def test_nothing_is_hidden_without_a_share_or_a_window():
+    assert hide_events(np.array([3]), 4, 0.0, np.random.default_rng(0)).shape == (1, 0)
+    assert hide_events(np.array([0]), 0, 0.5, np.random.default_rng(0)).shape == (1, 0)

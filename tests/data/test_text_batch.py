@@ -94,8 +94,8 @@ def test_a_step_without_any_text_is_an_error():
 def test_items_are_aligned_once_each_and_only_where_they_have_text(negatives):
     items = step(negatives=negatives, aligned_rows=50).items
     aligned = items.row[items.aligned].tolist()
-    assert len(aligned) == len(set(aligned))
-    assert set(aligned) == set(items.row.tolist()) - {0, 7}
+    assert len(aligned) == 50  # the unknown item fills up
+    assert sorted(row for row in aligned if row) == sorted(set(items.row.tolist()) - {0, 7})
 
 
 def test_the_masked_texts_of_one_rank_are_shared_out_among_two():

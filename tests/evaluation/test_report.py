@@ -6,9 +6,11 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 
 from flm_torchrec.errors import UserError
 from flm_torchrec.evaluation.charts import thinned
+from flm_torchrec.evaluation.item_map import ITEM_MAP, item_map, write_item_map
 from flm_torchrec.evaluation.report import read_log, write_report
 
 VOID = {"meta"}
@@ -28,6 +30,10 @@ REPORT = {
     "plan": [{"table": "item_id", "sharding": "row_wise", "ranks": [0, 1], "rows": 1683}],
     "checks": [{"name": "ndcg@10", "passed": True, "value": 0.1234, "bound": 0.1}],
     "masked_lm": {"accuracy": 0.41},
+    "diagnostics": {
+        "features": {"uniformity": -3.2, "effective_rank": 45.6, "fusion_weight": 0.6},
+        "title": {"uniformity": -0.01, "effective_rank": 2.1, "recall@10": 0.98},
+    },
 }
 
 
@@ -86,12 +92,17 @@ def test_floats_are_rounded_and_nan_is_null(tmp_path):
 
 
 def test_every_key_has_a_section(tmp_path):
+    there = torch.ones(3, dtype=torch.bool)
+    made = item_map({"title": (torch.eye(3), there)}, "abc", [[]] * 3, grouped_by="")
+    write_item_map(tmp_path / ITEM_MAP, made)
     write_log(tmp_path / "log.jsonl", {"step": 1, "loss/rank": 7.0}, {"step": 2, "loss/rank": 6.0})
     write_report(tmp_path, REPORT)
     assert read_page(tmp_path).headings == [
         "Test quality against the baselines",
         "Checks",
         "Losses",
+        "Representation of the items",
+        "Map of the items by view",
         "Curves",
         "Where each table lies",
         "Masked lm",
@@ -117,6 +128,31 @@ def test_the_best_of_each_metric_is_bold_whichever_way_is_better(tmp_path):
     write_report(tmp_path, REPORT)
     # Ours ranks and tells likes best, the bias model rates best; coverage is not judged.
     assert read_page(tmp_path).bold == ["0.1235", "0.7900", "1.0200"]
+
+
+def test_every_metric_that_is_judged_has_bars(tmp_path):
+    write_report(tmp_path, REPORT)
+    captions = re.findall(
+        r"<figcaption>(\S+) <span>(\S+) is better", (tmp_path / "report.html").read_text()
+    )
+    assert captions == [("ndcg@10", "higher"), ("auc_like", "higher"), ("rmse_rating", "lower")]
+    both = {"test": {"mae_x": 1.0, "recall@5": 0.1}, "baselines": {"a": {"mae_x": 2.0}}}
+    write_report(tmp_path, both)
+    assert "mae_x <span>lower is better" in (tmp_path / "report.html").read_text()
+    assert "recall@5 <span>" not in (tmp_path / "report.html").read_text()
+
+
+def test_cosines_of_gradients_and_figures_of_views_have_curves(tmp_path):
+    write_log(tmp_path / "log.jsonl", {"step": 1, "grad_cosine/rank/align": 0.1, "view/a/b": 1.0})
+    write_report(tmp_path, {})
+    words = " ".join(read_page(tmp_path).words)
+    assert "grad_cosine/rank/align" in words
+    assert "view/a/b" in words
+
+
+def test_an_entry_without_anything_has_no_section(tmp_path):
+    write_report(tmp_path, {"mlm": {}, "data": {}})
+    assert read_page(tmp_path).headings == []
 
 
 def test_a_failed_check_is_told_in_words(tmp_path):

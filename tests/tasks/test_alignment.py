@@ -4,8 +4,10 @@ import pytest
 import tiny
 import tiny_model
 import torch
+from two_ranks.pool import Ranks
 
 from flm_torchrec.tasks.alignment import Alignment
+from flm_torchrec.training.runtime import Runtime, all_gather
 
 
 def loss(
@@ -54,14 +56,69 @@ def test_only_the_aligned_rows_count():
     assert loss(task, rows, [1]).item() == pytest.approx(0.0, abs=1e-6)
 
 
-@pytest.mark.parametrize(("log_scale", "scale"), [(50.0, 100.0), (-50.0, 1.0)])
-def test_the_temperature_is_bounded(log_scale, scale):
+@pytest.mark.parametrize(("logit", "scale"), [(50.0, 0.5), (-50.0, 200.0)])
+def test_the_temperature_is_bounded(logit, scale):
     task = Alignment()
     with torch.no_grad():
-        task.log_scale.fill_(log_scale)
+        task.temperature_logit.fill_(logit)
     rows = torch.tensor([[9.0, 9.0], [1.0, 0.0], [0.0, 1.0]])
     swapped = loss(task, torch.stack([rows, rows[[0, 2, 1]]]), [1, 2])
     assert swapped.item() == pytest.approx(math.log(1 + math.exp(-scale)) + scale, rel=1e-4)
+
+
+def test_a_temperature_near_its_bound_can_come_back():
+    task = Alignment()
+    with torch.no_grad():
+        task.temperature_logit.fill_(-8.0)
+    assert task.scale() > 198
+    rows = torch.tensor([[9.0, 9.0], [1.0, 0.0], [0.0, 1.0]])
+    optimizer = torch.optim.Adam(task.parameters(), lr=1.0)
+    for _ in range(10):
+        swapped = loss(task, torch.stack([rows, rows[[0, 2, 1]]]), [1, 2])
+        optimizer.zero_grad()
+        swapped.backward()
+        optimizer.step()
+    assert task.scale() < 50
+
+
+def test_one_item_twice_is_no_negative_of_itself():
+    rows = torch.tensor([[9.0, 9.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.2]])
+    task = Alignment(temperature=0.5)
+    batch = tiny_model.batch([[1]], item_row=[0, 1, 2, 1], aligned=[1, 2, 3])
+    value = task(tiny_model.views(item_views=torch.stack([rows, rows])), batch)
+    # Rows 1 and 3 are one item: each has row 2 alone as a negative, row 2 has both.
+    first, third = math.log(1 + math.exp(-2)), 0.2 / math.hypot(1, 0.2)
+    second = math.log(1 + math.exp(-2) + math.exp(2 * third - 2))
+    expected = (first + second + math.log(1 + math.exp(2 * third - 2))) / 3
+    assert value.item() == pytest.approx(expected)
+
+
+def halved(runtime: Runtime) -> tuple[float, list[list[list[float]]], float]:
+    """-> of this rank's share of 6 aligned items in 2 views, the loss, the gradient of the views
+    (2, 7, 4) and that of the temperature."""
+    everyone = torch.randn(2, 7, 4, generator=torch.Generator().manual_seed(0))
+    item_views = everyone.clone().requires_grad_()
+    task = Alignment(gather=all_gather)
+    present = torch.ones(2, 7, dtype=torch.bool)
+    present[1, 3] = False
+    aligned = [2, 4, 1, 3, 5, 6][runtime.rank :: runtime.world_size]
+    batch = tiny_model.batch([[1]], item_row=[0, 1, 2, 3, 4, 2, 6], aligned=aligned)
+    value = task(tiny_model.views(item_views=item_views, present=present), batch)
+    value.backward()
+    assert item_views.grad is not None
+    assert task.temperature_logit.grad is not None
+    return value.item(), item_views.grad.tolist(), task.temperature_logit.grad.item()
+
+
+def test_two_ranks_on_half_a_batch_each_align_as_one_on_the_whole(
+    alone: Runtime, ranks: Ranks
+) -> None:
+    value, gradient, temperature = halved(alone)
+    both = ranks.run(halved)
+    assert [each[0] for each in both] == pytest.approx([value, value])
+    mean = torch.tensor([each[1] for each in both]).mean(0)
+    torch.testing.assert_close(mean, torch.tensor(gradient))
+    assert [each[2] for each in both] == pytest.approx([temperature, temperature])
 
 
 @pytest.mark.parametrize("temperature", [0.01, 0.1, 1.0])
@@ -72,7 +129,7 @@ def test_the_temperature_starts_as_given_and_is_learned(temperature):
     expected = math.log(1 + math.exp(-1 / temperature)) + 1 / temperature
     assert swapped.item() == pytest.approx(expected, rel=1e-4)
     swapped.backward()
-    assert task.log_scale.grad.abs() > 0
+    assert task.temperature_logit.grad.abs() > 0
 
 
 def test_the_loss_falls_until_an_items_views_agree(encoder_folder):

@@ -5,17 +5,14 @@ import pytest
 import tiny
 import tiny_model
 import torch
-from torch import nn
+from tiny_edges import INPUTS, NO_LABELS, SEEN, AsSeen, batch, heads, views
 from torch.nn import functional as F
 
-from flm_torchrec.data.batch import FLMBatch
-from flm_torchrec.model import Views
+from flm_torchrec.tasks.bottoms import PLE, MMoE, SharedBottom
 from flm_torchrec.tasks.cross import FM, DCNv2
 from flm_torchrec.tasks.heads import (
     BinaryHead,
-    Head,
     Heads,
-    Inputs,
     MulticlassHead,
     OrdinalHead,
     RealHead,
@@ -103,40 +100,8 @@ def test_a_missing_class_has_a_finite_loss():
         assert head.loss(torch.ones(1, 2), torch.tensor([0.0])).isfinite().all()
 
 
-# 1 user and 2 items of 2 dimensions; features: 1 of the user, 2 of the item.
-STATES = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [9.0, 9.0]]])
-ROW = torch.tensor([[0.0, 0.0], [0.5, 1.0], [2.0, 0.1]])
-USER = torch.tensor([[[7.0, 0.5]]])
-ITEM = torch.tensor([[[0.0, 0.0]] * 2, [[5.0, 6.0], [1.0, 1.0]], [[8.0, 9.0], [2.0, 2.0]]])
-INPUTS = Inputs(dim=2, has_user=True, has_item=True, num_features=3, num_numbers=0)
-
-
-def heads(names: dict[str, Head], inputs: Inputs = INPUTS, **more) -> Heads:
-    torch.manual_seed(0)
-    return Heads(names, inputs, **({"hidden": 8, "width": 2, "dropout": 0.0} | more)).eval()
-
-
-def views() -> Views:
-    return tiny_model.views(states=STATES, row=ROW, user_features=USER, item_features=ITEM)
-
-
-def batch(labels: torch.Tensor, label_weight: torch.Tensor) -> FLMBatch:
-    return tiny_model.batch([[1, 2]], item_row=[0, 1, 2], labels=labels, label_weight=label_weight)
-
-
-NO_LABELS = torch.zeros(2, 0)
-SEEN = torch.tensor(
-    [
-        [1, 2, 0.5, 1, 0.5, 2, 7, 0.5, 5, 6, 1, 1],
-        [3, 4, 2, 0.1, 6, 0.4, 7, 0.5, 8, 9, 2, 2],
-    ]
-)  # state, item, state * item, user features, item features
-
-
-def test_the_bottom_sees_state_item_their_product_and_their_features():
-    made = heads({"like": BinaryHead(12)})
-    torch.testing.assert_close(made.seen(views(), batch(NO_LABELS, NO_LABELS)), SEEN)
-    made.bottom = nn.Identity()
+def test_a_head_reads_what_the_bottom_makes_of_the_edge():
+    made = heads({"like": BinaryHead(12)}, bottom=AsSeen(1))
     with torch.no_grad():
         made.head("like").score.weight.copy_(0.01 * torch.arange(1, 13)[None])
         made.head("like").score.bias.zero_()
@@ -144,61 +109,6 @@ def test_the_bottom_sees_state_item_their_product_and_their_features():
     label, weight = torch.tensor([1.0, 0.0]), torch.tensor([0.25, 0.75])
     expected = (weight * F.binary_cross_entropy_with_logits(logit, label, reduction="none")).sum()
     torch.testing.assert_close(made(views(), batch(label[:, None], weight[:, None]))[0], expected)
-
-
-def with_context_and_numbers() -> tuple[Views, FLMBatch]:
-    hand = batch(NO_LABELS, NO_LABELS)
-    hand = replace(
-        hand,
-        edges=replace(hand.edges, numbers=torch.tensor([[0.1], [0.2]])),
-        users=replace(hand.users, numbers=torch.tensor([[0.3]])),
-        items=replace(hand.items, numbers=torch.tensor([[0.0, 0.0], [0.4, 0.5], [0.6, 0.7]])),
-    )
-    return replace(views(), context=torch.tensor([[[3.0, 4.0]], [[5.0, 6.0]]])), hand
-
-
-CONTEXT = torch.tensor([[3.0, 4.0], [5.0, 6.0]])
-NUMBERS = torch.tensor([[0.1, 0.3, 0.4, 0.5], [0.2, 0.3, 0.6, 0.7]])
-EVERYTHING = Inputs(dim=2, has_user=True, has_item=True, num_features=4, num_numbers=4)
-
-
-def test_the_bottom_sees_the_context_and_all_numbers():
-    made = heads({"like": binary()}, EVERYTHING)
-    seen = made.seen(*with_context_and_numbers())
-    torch.testing.assert_close(seen, torch.cat([SEEN, CONTEXT, NUMBERS], dim=1))
-    assert made.bottom[0].in_features == seen.shape[1]
-
-
-def test_a_cross_layer_takes_the_place_of_the_features():
-    """It sees them, the state, the item and a vector of the numbers and a constant."""
-    cross = FM(num_vectors=EVERYTHING.num_vectors)
-    made = heads({"like": binary()}, EVERYTHING, cross=cross)
-    seen = made.seen(*with_context_and_numbers())
-    constant = made.numbers(torch.cat([torch.ones(2, 1), NUMBERS], dim=1))
-    vectors = torch.cat([SEEN[:, 6:], CONTEXT, SEEN[:, :4], constant], dim=1).unflatten(1, (-1, 2))
-    torch.testing.assert_close(seen, torch.cat([SEEN[:, :6], cross(vectors), NUMBERS], dim=1))
-    assert made.bottom[0].in_features == seen.shape[1]
-
-
-@pytest.mark.parametrize("cross", [None, FM(num_vectors=2), DCNv2(num_vectors=2, dim=2)])
-def test_context_alone_is_enough(cross):
-    inputs = Inputs(dim=2, has_user=False, has_item=False, num_features=1, num_numbers=3)
-    made = heads({"like": binary()}, inputs, cross=cross)
-    hand = batch(torch.tensor([[1.0], [0.0]]), torch.full((2, 1), 0.5))
-    hand = replace(
-        hand, users=None, items=None, edges=replace(hand.edges, numbers=torch.rand(2, 3))
-    )
-    known = Views(context=torch.rand(2, 1, 2))
-    assert made(known, hand).isfinite().all()
-    assert made.predict(known, hand)["like"].shape == (2,)
-
-
-def test_items_without_users_have_no_product():
-    inputs = Inputs(dim=2, has_user=False, has_item=True, num_features=2, num_numbers=0)
-    made = heads({"like": binary()}, inputs)
-    hand = replace(batch(NO_LABELS, NO_LABELS), users=None)
-    seen = made.seen(replace(views(), users=None), hand)
-    torch.testing.assert_close(seen, SEEN[:, [2, 3, 8, 9, 10, 11]])
 
 
 def test_one_loss_a_label_in_the_order_of_the_names():
@@ -265,3 +175,104 @@ def test_the_losses_fall_through_a_cross_layer(cross):
     parts = tiny_model.parts(config, tiny.dataset(tiny.cycles()))
     losses = tiny_model.train(parts, steps=40)
     assert (losses[-5:].mean(0) < 0.3 * losses[:3].mean(0)).all()
+
+
+def test_an_adapter_is_a_labels_own():
+    made = heads({"like": binary(), "rating": ordinal()}, adapter=3)
+    plain = heads({"like": binary(), "rating": ordinal()})
+    plain.load_state_dict(made.state_dict(), strict=False)
+    hand = batch(NO_LABELS, NO_LABELS)
+    before = plain.predict(views(), hand)
+    assert made.predict(views(), hand)["like"].tolist() == before["like"].tolist()
+    with torch.no_grad():
+        made.adapters[0].up.bias.copy_(torch.tensor([1.0, 0.0]))
+    after = made.predict(views(), hand)
+    assert (after["like"] != before["like"]).all()
+    assert after["rating"].tolist() == before["rating"].tolist()
+
+
+def test_a_biased_label_is_linear_in_the_embeddings_of_all_features():
+    named = {"like": BinaryHead(2), "price": RealHead(2 + 6, mean=10.0, std=2.0)}
+    made = heads(named, biased=["price"])
+    score = made.head("price").score
+    with torch.no_grad():
+        score.weight.copy_(torch.tensor([[0, 0, 0.1, 0, 0, 0.2, 0, 0.3]]))
+        score.bias.fill_(0.5)
+    # The user's first entry, the second of the item's first feature and of its second.
+    expected = [
+        10 + 2 * (0.5 + 0.1 * 7 + 0.2 * 6 + 0.3 * 1),
+        10 + 2 * (0.5 + 0.1 * 7 + 0.2 * 9 + 0.3 * 2),
+    ]
+    predictions = made.predict(views(), batch(NO_LABELS, NO_LABELS))
+    assert predictions["price"].tolist() == pytest.approx(expected)
+    assert predictions["like"].shape == (2,)
+
+
+CLICK, BOUGHT = 0.5, -1.0  # logits
+P_CLICK, P_BOUGHT = 1 / (1 + math.exp(-0.5)), 1 / (1 + math.exp(1.0))
+
+
+def conditional() -> Heads:
+    made = heads({"click": BinaryHead(2), "bought": BinaryHead(2)}, joint={"bought": "click"})
+    with torch.no_grad():
+        for name, logit in (("click", CLICK), ("bought", BOUGHT)):
+            made.head(name).score.weight.zero_()
+            made.head(name).score.bias.fill_(logit)
+    return made
+
+
+def test_a_conditional_label_is_predicted_given_the_other_and_with_it():
+    made, hand = conditional(), batch(NO_LABELS, NO_LABELS)
+    assert made.predict(views(), hand)["bought"].tolist() == pytest.approx([P_BOUGHT] * 2)
+    both = made.predict_joint(views(), hand)
+    assert both.keys() == {"bought"}
+    assert both["bought"].tolist() == pytest.approx([P_CLICK * P_BOUGHT] * 2)
+
+
+def test_the_loss_of_a_joint_label_is_that_of_both():
+    """Bought after a click, and no click: where is no purchase is known without its label."""
+    hand = batch(torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.tensor([[0.5, 1.0], [0.5, 0.0]]))
+    expected = -0.5 * math.log(P_CLICK * P_BOUGHT) - 0.5 * math.log(1 - P_CLICK * P_BOUGHT)
+    assert conditional()(views(), hand)[1].item() == pytest.approx(expected)
+
+
+def test_a_joint_label_teaches_the_label_that_it_is_given_as_well():
+    made = conditional()
+    made(views(), batch(torch.ones(2, 2), torch.ones(2, 2)))[1].backward()
+    for name in made.names:
+        assert made.head(name).score.bias.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("bottom", ["shared", "mmoe", "ple"])
+@pytest.mark.parametrize("joint", [{}, {"bought": "click"}], ids=["each", "joint"])
+def test_a_batch_without_labels_has_losses_and_gradients_of_0(bottom, joint):
+    size = {"num_tasks": 4, "hidden": 3, "width": 2, "dropout": 0.0}
+    bottoms = {
+        "shared": lambda: SharedBottom(12, **size),
+        "mmoe": lambda: MMoE(12, experts=2, **size),
+        "ple": lambda: PLE(12, experts=1, own_experts=1, num_layers=2, **size),
+    }
+    named = {
+        "click": BinaryHead(2),
+        "bought": BinaryHead(2),
+        "rating": ordinal(),
+        "price": RealHead(2, mean=1.0, std=2.0),
+    }
+    made = heads(named, bottom=bottoms[bottom](), adapter=2, joint=joint)
+    losses = made(views(), batch(torch.zeros(2, 4), torch.zeros(2, 4)))
+    assert losses.tolist() == [0.0] * 4
+    losses.sum().backward()
+    for name, parameter in made.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() == 0, name
+
+
+def test_a_real_label_that_never_changes_is_predicted_and_has_no_loss():
+    head = RealHead(2, mean=0.1, std=1e-6)
+    hidden = torch.randn(3, 2)
+    assert head.predict(hidden).tolist() == pytest.approx([0.1] * 3, abs=1e-4)
+    label = torch.full((3,), 0.1)
+    with torch.no_grad():
+        head.score.weight.zero_()
+        head.score.bias.zero_()
+    assert head.loss(hidden, label).tolist() == [0.0] * 3

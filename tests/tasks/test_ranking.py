@@ -7,7 +7,13 @@ import tiny_model
 import torch
 
 from flm_torchrec.data.batch import FLMBatch
-from flm_torchrec.tasks.ranking import LoggedRanking, Ranking, edge_scores, first_met
+from flm_torchrec.tasks.ranking import (
+    LoggedRanking,
+    Ranking,
+    edge_scores,
+    first_met,
+    is_no_negative,
+)
 
 # One user, 3 items, one dimension: item i scores i x state; the unknown item would win if it could.
 ROW = torch.tensor([[50.0], [1.0], [2.0], [3.0]])
@@ -121,3 +127,14 @@ def test_the_user_who_took_all_that_was_shown_gives_no_gradient():
     LoggedRanking()(tiny_model.views(states=states, row=ROW), shown()).backward()
     assert states.grad[0, 1] != 0
     assert (states.grad[1] == 0).all()
+
+
+def test_items_of_another_domain_are_no_negatives():
+    batch = tiny_model.batch([[1], [3]], item_row=[0, 1, 2, 3, 4], log_q=[0.0] * 5)
+    assert batch.items is not None
+    items = replace(batch.items, domain=torch.tensor([0, 1, 1, 2, 2]))
+    is_out = is_no_negative(replace(batch, items=items), mask_seen=False)
+    assert is_out.tolist() == [
+        [True, True, False, True, True],
+        [True, True, True, True, False],
+    ]

@@ -33,9 +33,21 @@ def test_values_go_to_the_file_and_to_tensorboard(tmp_path: Path) -> None:
     assert [(e.step, e.value) for e in board.Scalars("validation/hr@10")] == [(2, 0.125)]
 
 
+def test_what_is_quiet_is_written_and_not_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = RunLog(tmp_path, 0, 2)
+    log.step(2, {"view/title/uniformity": -3.0}, quiet=True)
+    log.tell("warning: look")
+    log.close()
+    assert lines(tmp_path) == [{"step": 2, "view/title/uniformity": -3.0}]
+    assert capsys.readouterr().out == "warning: look\n"
+
+
 def test_other_ranks_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = RunLog(tmp_path, 1, 2)
     log.step(1, {"loss/rank": 2.0})
+    log.tell("warning")
     log.close()
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr().out == ""

@@ -47,3 +47,15 @@ def test_a_port_in_use_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("WORLD_SIZE", "1")
         with pytest.raises(UserError, match=port), start():
             pass
+
+
+def gradient(runtime: Runtime) -> list[float]:
+    """Of this rank's part of what all ranks have, where each weighs it by its own rank + 1."""
+    own = torch.full((2,), float(runtime.rank), requires_grad=True)
+    ((runtime.rank + 1) * all_gather(own) * torch.arange(1, 5)).sum().backward()
+    assert own.grad is not None
+    return own.grad.tolist()
+
+
+def test_the_gradient_of_what_is_gathered_is_the_sum_over_ranks(ranks: Ranks) -> None:
+    assert ranks.run(gradient) == [[3.0, 6.0], [9.0, 12.0]]

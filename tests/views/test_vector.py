@@ -20,6 +20,15 @@ def test_a_row_is_the_projection_of_the_items_vector():
     assert present.tolist() == [True, False, True, True]
 
 
+def test_later_items_are_appended_in_the_unit_of_the_first():
+    made = view()
+    made.append(torch.stack([2 * VECTORS[1], VECTORS[0]]))
+    rows, present = made(torch.tensor([1, len(VECTORS), len(VECTORS) + 1]))
+    bias = made.project.bias
+    torch.testing.assert_close(rows[1] - bias, 2 * (rows[0] - bias))
+    assert present.tolist() == [True, True, False]
+
+
 def test_rows_start_as_small_as_those_of_tables_whatever_the_unit():
     torch.manual_seed(0)
     rows, _ = VectorView(1e4 * torch.randn(500, 32), dim=16)(torch.arange(500))

@@ -78,9 +78,11 @@ def build_entity(
     is_trained: NDArray[np.bool_],
     fits: Fits,
     reviews: Mapping[str, list[str]],
+    widths: Mapping[str, int] | None = None,
 ) -> Entity:
     """The entity of rows `ids` (n,), the first of which are the catalogue's, fitted on those
-    that training meets (n,); `reviews` are texts of the rows (n + 1,)."""
+    that training meets (n,); `reviews` are texts of the rows (n + 1,), `widths` those of the
+    vectors where the table does not decide."""
     schema, table = catalogue.schema, catalogue.table
     num_rows = len(ids)
     columns = _id_columns(catalogue, ids, is_trained, fits)
@@ -88,7 +90,7 @@ def build_entity(
     if table is not None:
         known = is_trained[: table.num_rows]
         features = fit_features(
-            _stored(table, schema), schema.features, known, fits, catalogue.name
+            _stored(table, schema, widths), schema.features, known, fits, catalogue.name
         )
         for name, found in features:
             if isinstance(found, Column):
@@ -109,8 +111,9 @@ def build_entity(
     )
 
 
-def _stored(table: Table, schema: EntitySchema) -> Columns:
-    arrays = feature_arrays(table, schema.features, widths_of(table, schema.features))
+def _stored(table: Table, schema: EntitySchema, widths: Mapping[str, int] | None) -> Columns:
+    found = widths_of(table, schema.features) if widths is None else widths
+    arrays = feature_arrays(table, schema.features, found)
     batch = pa.record_batch(stored_features(arrays, schema.features))
     return Columns(lambda: iter([batch]))
 

@@ -42,6 +42,10 @@ class Fits:
         self._made[_file(name, "scale")] = made.table()
         return made
 
+    def has_vocabulary(self, name: str) -> bool:
+        """Whether the earlier data fitted one."""
+        return self._read(name, "vocabulary") is not None
+
     def save(self, folder: Path) -> None:
         """Write all that was fitted into a prepared folder."""
         (folder / FOLDER).mkdir()
@@ -51,6 +55,12 @@ class Fits:
     def _read(self, name: str, kind: str) -> pa.Table | None:
         path = None if self._earlier is None else self._earlier / _file(name, kind)
         return None if path is None or not path.exists() else parquet.read_table(path)
+
+
+def read_vocabulary(prepared: Path, name: str) -> Vocabulary | None:
+    """That of a prepared folder; None where it has none of that name."""
+    path = prepared / FOLDER / _file(name, "vocabulary")
+    return Vocabulary.of(parquet.read_table(path)) if path.exists() else None
 
 
 def _file(name: str, kind: str) -> str:

@@ -107,21 +107,37 @@ def histories(log: Log) -> dict[str, NDArray[np.int64]]:
         offsets = np.zeros(log.num_users + 1, np.int64)
         before = np.zeros(log.num_rows, np.int64)
         return {"events": nothing, "user_offsets": offsets, "before": before}
-    order = log.by_user
-    user, is_event = log.user[order], is_event[order]
+    # Sorted by user, no interaction needs a time: what ties keeps the order of the source.
+    time = log.time if log.names.order == "by_log" else None
+    return histories_of(log.user, time, is_event, log.by_user, num_users=log.num_users)
+
+
+def histories_of(
+    user: NDArray[np.integer],
+    time: NDArray | None,
+    is_event: NDArray[np.bool_],
+    by_user: NDArray[np.int64],
+    *,
+    num_users: int,
+) -> dict[str, NDArray[np.int64]]:
+    """`events`, `user_offsets` and `before` of interactions (n,), of which some are events.
+
+    `by_user` (n,) is their order by user and time. Without times they are to be stored in it; with
+    them they stay as they are, and before one stands only what came strictly earlier.
+    """
+    user, is_event = user[by_user], is_event[by_user]
     events = np.flatnonzero(is_event)
-    counts = np.bincount(user[events], minlength=log.num_users)
+    counts = np.bincount(user[events], minlength=num_users)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     before = np.cumsum(is_event) - is_event - offsets[user]
-    if log.names.order == "by_log":
-        assert log.time is not None, "there is an order by it"
-        # Only what came strictly before: as many as the first of those at that time has.
-        time = log.time[order]
+    if time is not None:
+        # As many as the first of those at that time has.
+        time = time[by_user]
         is_new = np.r_[True, (user[1:] != user[:-1]) | (time[1:] != time[:-1])]
         first = np.maximum.accumulate(np.where(is_new, np.arange(len(user)), 0))
         in_order = before[first]
-        before[order] = in_order
-        events = order[events]
+        before[by_user] = in_order
+        events = by_user[events]
     return {"events": events, "user_offsets": offsets, "before": before}
 
 

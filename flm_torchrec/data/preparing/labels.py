@@ -74,3 +74,20 @@ class Labels:
         trained_places = np.unique(places.rows(trained) - 1)
         self.levels[name] = trained_places.astype(np.float32)
         return np.append(places.rows(found.values) - 1.0, np.nan).astype(np.float32)[found.codes]
+
+
+def later_label(columns: Columns, name: str, fits: Fits) -> NDArray[np.float32]:
+    """(n,) a label of interactions that came after the data, NaN = missing, or of texts a class
+    that training lacks."""
+    stored = f"label {name}"
+    if not columns.is_discrete(stored):
+        return columns.array(stored)
+    found = columns.coded(stored, columns.distinct(stored))
+    if fits.has_vocabulary(f"labels.{name}"):
+        places = fits.vocabulary(f"labels.{name}", found.values[:0]).rows(found.values) - 1.0
+        classes = np.where(places < 0, np.nan, places)
+    else:
+        numbers = to_numbers(found.values)
+        assert numbers is not None, "classes are numbers or texts"
+        classes = numbers.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return np.append(classes, np.nan).astype(np.float32)[found.codes]

@@ -20,13 +20,18 @@ _TIDY = (
 )
 
 
-def rendered(table: Table, template: str, features: Mapping[str, Feature]) -> pa.Array:
-    """(n,) the template filled in, without litter of missing values; null where all are."""
+def rendered(
+    table: Table, template: str, features: Mapping[str, Feature], *, hidden: str | None = None
+) -> pa.Array:
+    """(n,) the template filled in, without litter of missing values; null where all are. Those of
+    the column `hidden` count as missing."""
     parts, is_known = [], pa.array(np.zeros(table.num_rows, bool))
     for literal, column in template_parts(template):
         parts.append(pa.scalar(literal, pa.large_string()))
         if column:
-            values = _texts(table, column, features.get(column))
+            values = pa.nulls(table.num_rows, pa.large_string())
+            if column != hidden:
+                values = _texts(table, column, features.get(column))
             is_known = pc.or_(is_known, values.is_valid())
             parts.append(pc.fill_null(values, _GAP))
     joined = pc.binary_join_element_wise(*parts, pa.scalar("", pa.large_string()))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from flm_torchrec.data.compute import pc
 from flm_torchrec.data.reading.bad_rows import BadRows
 from flm_torchrec.data.reading.location import Location
-from flm_torchrec.data.reading.parts import Piece, check_columns, no_column, parts_of
+from flm_torchrec.data.reading.parts import Part, Piece, check_columns, no_column, parts_of
 from flm_torchrec.data.reading.times import (
     beyond,
     in_future,
@@ -238,12 +238,27 @@ def read_chunks(
 def read_table(folder: Path | str | Location, name: str) -> Table:
     """Read a table of a data folder, whose rows count on from part to part."""
     location = Location.of(folder)
-    chunks = list(read_chunks(location, name))
+    return _whole(list(read_chunks(location, name)), location.path(name))
+
+
+def read_file(path: Path) -> Table:
+    """Read one file as a table, wherever it lies; 0 data rows are an error."""
+    if not path.is_file() or path.suffix not in (".csv", ".parquet"):
+        what = "is neither" if path.is_file() else "is not there"
+        raise UserError(f"{path}: {what}; allowed: a .csv or .parquet file")
+    part = Part(Location.of(path.parent), path.name)
+    pieces = part.pieces(CHUNK_ROWS)
+    chunks = [table for piece in pieces for table in piece_tables(piece)]
+    if not chunks:
+        raise UserError(f"{path}: has no data rows")
+    return _whole(chunks, path)
+
+
+def _whole(chunks: list[Table], path: Path | str) -> Table:
+    """One table of all chunks; where they are of several files, `path` is what it is called."""
     try:
         data = pa.concat_tables([chunk.data for chunk in chunks], promote_options="permissive")
     except pa.ArrowException as error:
-        raise UserError(
-            f"{location.path(name)}: its parts are of different types: {error}"
-        ) from error
+        raise UserError(f"{path}: its parts are of different types: {error}") from error
     is_one = all(chunk.path == chunks[0].path for chunk in chunks)
-    return Table(chunks[0].path if is_one else location.path(name), data)
+    return Table(chunks[0].path if is_one else path, data)

@@ -1,0 +1,59 @@
+"""A configuration and its data become the encoder of histories."""
+
+from flm_torchrec.build_data import any_order, window_of
+from flm_torchrec.config import RunConfig
+from flm_torchrec.data.dataset import Dataset
+from flm_torchrec.errors import UserError
+from flm_torchrec.views.history import CausalHistory, History
+from flm_torchrec.views.mean_history import MeanHistory
+from flm_torchrec.views.set_history import SetHistory
+
+
+def build_history(config: RunConfig, dataset: Dataset) -> History | None:
+    """The encoder that `views.history` names; None where the data have no users or histories."""
+    window, history = window_of(config, dataset), config.views.history
+    if dataset.users is None or not window:
+        return None
+    if any_order(config, dataset):
+        _check_any_order(config, dataset)
+    event_width = len(dataset.interactions.labels) if history.told else 0
+    dim, dropout = config.views.width, history.dropout
+    if history.kind == "mean":
+        return MeanHistory(
+            dim, window=window, event_width=event_width, gaps=history.gaps, dropout=dropout
+        )
+    layers, heads = history.layers, history.heads
+    if history.kind == "set":
+        return SetHistory(dim, event_width=event_width, layers=layers, heads=heads, dropout=dropout)
+    return CausalHistory(
+        dim,
+        window=window,
+        event_width=event_width,
+        gaps=history.gaps,
+        layers=layers,
+        heads=heads,
+        dropout=dropout,
+        hides=config.tasks.item_cloze is not None,
+    )
+
+
+def _check_any_order(config: RunConfig, dataset: Dataset) -> None:
+    """Raise UserError where states that know all other events must not rank."""
+    split, schema, on = dataset.schema.split_rule().kind, dataset.schema.interactions, config.tasks
+    assert schema is not None
+    ranking = [name for name, task in (("rank", on.rank), ("order", on.order)) if task is not None]
+    if ranking and split != "random":
+        raise UserError(
+            f"views.history.kind: set; tasks.{ranking[0]} would rank what a user met by what came "
+            f"after it, and the split is {split}; allowed: causal or mean, or split: random"
+        )
+    if ranking and schema.negatives == "logged":
+        raise UserError(
+            f"views.history.kind: set; tasks.{ranking[0]} would rank what was shown by what was "
+            "taken of it, since negatives are logged; allowed: causal or mean"
+        )
+    if config.views.linear is not None:
+        raise UserError(
+            "views.linear: weighs events by how long ago they were, which views.history.kind: set "
+            "does not know; allowed: null, or kind: causal or mean"
+        )

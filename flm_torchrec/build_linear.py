@@ -1,0 +1,75 @@
+"""The weights of the linear path of a configuration and its data, kept beside the data."""
+
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flm_torchrec.build_data import window_of
+from flm_torchrec.config import RunConfig
+from flm_torchrec.data.content import item_content, warm_and_cold
+from flm_torchrec.data.dataset import Dataset
+from flm_torchrec.data.next_items import next_items
+from flm_torchrec.data.reading.location import Location
+from flm_torchrec.errors import UserError
+from flm_torchrec.files import atomic_file
+from flm_torchrec.model import FLM
+from flm_torchrec.views.linear_fit import fill_cold, next_item_weights
+
+# Each pair of a catalogue's items has a weight in each of five fits: 2 GB.
+MOST_ITEMS = 10_000
+# Of the fit: raise it when the same data and setting give other weights.
+VERSION = "next item 1"
+
+
+def fitted(config: RunConfig, dataset: Dataset) -> Tensor:
+    """(1 + folds, items, items): see `next_item_weights`."""
+    linear, items, window = config.views.linear, dataset.items, window_of(config, dataset)
+    assert linear is not None
+    if items is None or dataset.users is None or not window:
+        raise UserError("views.linear: the data has no histories of items; allowed: null")
+    if len(items.ids) > MOST_ITEMS:
+        raise UserError(
+            f"views.linear: the data has {len(items.ids)} items, each pair of which has a weight; "
+            f"allowed: at most {MOST_ITEMS}"
+        )
+    return next_item_weights(
+        next_items(dataset),
+        num_items=len(items.ids),
+        window=window,
+        l2=linear.l2,
+        reverse=linear.reverse,
+    )
+
+
+def linear_weights(config: RunConfig, dataset: Dataset) -> Tensor:
+    """The same, read from beside the data where they are there, else written to it."""
+    assert config.views.linear is not None
+    setting = config.views.linear.model_dump() | {"window": window_of(config, dataset)}
+    described = f"{VERSION} {dataset.fingerprint} {sorted(setting.items())}"
+    key = hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
+    file = Location.of(config.data.home).made / "prepared" / f"linear-{key}.npy"
+    if not file.exists():
+        weight = fitted(config, dataset).numpy()
+        with atomic_file(file) as temporary:
+            np.save(temporary, weight)
+    # Ranks of one machine share the pages that none of them fills in.
+    return torch.from_numpy(np.load(file, mmap_mode="c"))
+
+
+def fill_cold_items(flm: FLM, dataset: Dataset) -> None:
+    """Tell the linear path, if there is one, what the items' content says of those that training
+    never met; to be repeated where the texts' vectors change."""
+    if flm.linear is None:
+        return
+    warm, cold = map(torch.from_numpy, warm_and_cold(dataset))
+    if len(cold) == 0:
+        return
+    assert dataset.items is not None
+    texts = np.zeros((0, len(dataset.items.ids), 1), dtype=np.float32)
+    if flm.text_view is not None:
+        texts = flm.text_view.vectors.cpu().numpy()
+    device = flm.linear.weight.device
+    content = torch.from_numpy(item_content(dataset, texts)).to(device)
+    fill_cold(flm.linear.weight, warm.to(device), cold.to(device), content)

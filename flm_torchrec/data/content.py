@@ -1,0 +1,50 @@
+"""What is known of an item besides who met it, as one row of numbers."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flm_torchrec.data.dataset import TRAIN, Column, Dataset
+from flm_torchrec.data.sampling import Rows
+
+# Of a feature against a text or vector, whose rows have length 1 (chosen on ML-100K's cold items).
+_FEATURE = 0.3
+# A feature of more values, a brand or an author, has too few items a value to tell much.
+_MOST_VALUES = 1000
+
+
+def item_content(dataset: Dataset, texts: NDArray[np.float32]) -> NDArray[np.float32]:
+    """texts (names, items, H) vectors -> (items, F): texts and vectors at length 1, the values of
+    each feature, the numbers."""
+    items, schema = dataset.items, dataset.schema.items
+    assert items is not None
+    assert schema is not None
+    parts = [items.numbers, *map(_directions, texts), *map(_directions, items.vectors.values())]
+    for name, column in items.columns.items():
+        # The id has columns too; what nobody met has none of its own.
+        if name in schema.features and column.num_embeddings <= _MOST_VALUES:
+            parts.append(_FEATURE * _values(column, len(items.ids)))
+    return np.concatenate(parts, axis=1)
+
+
+def warm_and_cold(dataset: Dataset) -> tuple[Rows, Rows]:
+    """The items that training met, and those that it didn't; the unknown one is neither."""
+    interactions, items = dataset.interactions, dataset.items
+    assert items is not None
+    met = np.bincount(interactions.item[interactions.part == TRAIN], minlength=len(items.ids))
+    return 1 + np.flatnonzero(met[1:]), 1 + np.flatnonzero(met[1:] == 0)
+
+
+def _directions(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(length, np.float32(1e-12))
+
+
+def _values(column: Column, num_rows: int) -> NDArray[np.float32]:
+    """(num_rows, num_embeddings) 1 where the row has the value; the unknown value is none."""
+    rows = np.arange(num_rows)
+    if column.offsets is not None:
+        rows = rows.repeat(np.diff(column.offsets))
+    table = np.zeros((num_rows, column.num_embeddings), dtype=np.float32)
+    table[rows, column.values] = 1.0
+    table[:, 0] = 0.0
+    return table

@@ -1,0 +1,97 @@
+"""The weights of the linear path, fitted on training histories in closed form."""
+
+import warnings
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flm_torchrec.data.next_items import NextItems
+from flm_torchrec.data.sampling import Rows
+from flm_torchrec.views.linear import history_weight
+
+
+def next_item_weights(
+    moments: NextItems,
+    *,
+    num_items: int,
+    window: int,
+    l2: float,
+    reverse: float,
+    folds: int = 4,
+) -> Tensor:
+    """-> W (1 + folds, num_items, num_items) float32, each minimising
+    `sum |h W - next|^2 + l2 |W|^2` over moments; W[0] over all, W[1 + k] without those of the users
+    with `user % folds == k`.
+
+    h (num_items,) holds the latest `window` events by recency, next is 1 at the item met. The same
+    moments read backwards in time count `reverse` as much: what goes together mostly does so in
+    either order. Needs memory for (3 folds + 6) num_items^2 floats, and (1 + folds) 2 num_items^3
+    operations for what is solved.
+    """
+    # The last is over all.
+    gram = torch.zeros(folds + 1, num_items, num_items)
+    cross = torch.zeros_like(gram)  # [history, next]
+    for fold in range(folds):
+        own = np.flatnonzero(moments.user % folds == fold)
+        for share, is_reversed in ((1.0, False), (reverse, True)):
+            history = _histories(moments, own, window, num_items, is_reversed=is_reversed)
+            transposed = history.transpose(0, 1).to_sparse_csr()
+            gram[fold] += share * torch.sparse.mm(transposed, history).to_dense()
+            met = torch.from_numpy(moments.item[own]).repeat_interleave(window)
+            place = history.col_indices() * num_items + met
+            cross[fold].view(-1).index_add_(0, place, history.values(), alpha=share)
+        gram[folds] += gram[fold]
+        cross[folds] += cross[fold]
+    weight = torch.empty_like(gram)
+    weight[0] = _ridge(gram[folds], cross[folds], l2)
+    for fold in range(folds):
+        weight[1 + fold] = _ridge(gram[folds] - gram[fold], cross[folds] - cross[fold], l2)
+    return weight
+
+
+def _histories(
+    moments: NextItems, rows: Rows, window: int, num_items: int, *, is_reversed: bool
+) -> Tensor:
+    """-> (len(rows), num_items) sparse, `window` entries a row: 0 where there is no event"""
+    item, session = moments.histories(rows, window, is_reversed=is_reversed)
+    weight = history_weight(torch.full((len(rows),), window), torch.from_numpy(session))
+    weight = weight * torch.from_numpy(item > 0)
+    with warnings.catch_warnings():
+        # That sparse tensors are in beta.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.sparse_csr_tensor(
+            torch.arange(0, item.size + 1, window),
+            torch.from_numpy(item.reshape(-1)),
+            weight.reshape(-1),
+            (len(rows), num_items),
+            check_invariants=False,
+        )
+
+
+def fill_cold(
+    weight: Tensor, warm: Tensor, cold: Tensor, content: Tensor, *, l2: float = 3.0
+) -> None:
+    """Give the items that no fit met the weights that their content foretells.
+
+    weight (fits, items, items), changed in place; warm (n,) and cold (m,) items; content (items, F)
+    on the device of `weight`. A ridge regression on the content of the warm items foretells a cold
+    item's column (when it is next) and then its row (what is next after it); the mean of the warm
+    items' is not shrunk.
+    """
+    if len(warm) == 0 or len(cold) == 0:
+        return
+    mean = content[warm].mean(0)
+    known, new = content[warm] - mean, content[cold] - mean
+    gram = known.T @ known + l2 * torch.eye(content.shape[1], device=content.device)
+    # How much of each warm item a cold one has: what the regression of anything foretells of it.
+    share = new @ torch.linalg.solve(gram, known.T) + 1 / len(warm)  # (m, n)
+    for fit in weight:
+        fit[:, cold] = fit[:, warm] @ share.T
+        fit[cold] = share @ fit[warm]
+
+
+def _ridge(gram: Tensor, cross: Tensor, l2: float) -> Tensor:
+    """(gram + l2)^-1 cross"""
+    raised = gram + l2 * torch.eye(len(gram))
+    return torch.cholesky_solve(cross, torch.linalg.cholesky(raised))

@@ -1,0 +1,72 @@
+"""Several domains on two ranks train and rank as they do on one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_domains import planted
+from two_ranks.pool import Ranks
+
+from flm_torchrec.assemble import Assembly, assemble
+from flm_torchrec.config import RunConfig
+from flm_torchrec.measure_domains import quality_of_domains
+from flm_torchrec.training import checkpoint
+from flm_torchrec.training.loop import train
+from flm_torchrec.training.pipeline import train_pipeline
+from flm_torchrec.training.runtime import Runtime
+
+STEPS = 8
+Found = tuple[list[list[float]], dict[str, dict[str, float]]]
+
+
+def config(folder: Path) -> RunConfig:
+    domains = {name: str(folder / name) for name in ("toys", "films")}
+    return RunConfig.model_validate(
+        {
+            "data": {"domains": domains, "temperature": 2.0, "users": 8, "window": 4},
+            "views": {"width": 8, "view_dropout": 0.0, "history": {"layers": 1, "dropout": 0.0}},
+            "tasks": {"rank": {}},
+            "train": {"steps": STEPS},
+        }
+    )
+
+
+def start(assembly: Assembly, folder: Path) -> None:
+    """All worlds begin with the tables of the first."""
+    path = checkpoint.latest(folder / "start")
+    if path is None:
+        to = folder / "start"
+        checkpoint.save(to, 0, assembly.dmp, assembly.optimizer, keep=1, meta={})
+    else:
+        checkpoint.load(path, assembly.dmp, assembly.optimizer)
+
+
+def trained(runtime: Runtime, folder: Path) -> Found:
+    assembly = assemble(config(folder), runtime)
+    start(assembly, folder)
+    pipeline = train_pipeline(assembly.dmp, assembly.optimizer, runtime.device)
+    losses: list[list[float]] = []
+    train(
+        pipeline,
+        (assembly.collator.step(assembly.sampler, step) for step in range(STEPS)),
+        start=0,
+        steps=STEPS,
+        on_step=lambda _, output: losses.append(output.losses.tolist()),
+        seed=0,
+    )
+    pipeline.detach()
+    return losses, quality_of_domains(assembly, part="test")
+
+
+def test_two_ranks_train_and_rank_domains_as_one_does(
+    alone: Runtime, ranks: Ranks, tmp_path: Path
+) -> None:
+    planted(tmp_path, "toys", users=12, seed=0)
+    planted(tmp_path, "films", users=9, seed=1)
+    losses, quality = trained(alone, tmp_path)
+    (first, first_quality), (second, second_quality) = ranks.run(trained, tmp_path)
+    mean = (torch.tensor(first) + torch.tensor(second)) / 2
+    torch.testing.assert_close(mean, torch.tensor(losses), rtol=1e-3, atol=1e-4)
+    assert first_quality == second_quality
+    for name, own in quality.items():
+        assert first_quality[name] == pytest.approx(own, abs=2e-3)
