@@ -68,8 +68,7 @@ def words_of_items(
         if name == schema.id or vocabulary is None:
             continue
         words = ["", *map(str, vocabulary.values.to_pylist())]
-        offsets = np.arange(len(items.ids) + 1) if column.offsets is None else column.offsets
-        own = (column.values[offsets[row] : offsets[row + 1]] for row in rows)
+        own = (column.values[column.bounds[row] : column.bounds[row + 1]] for row in rows)
         return name, [[words[value] for value in values if value] for values in own]
     return "", [[] for _ in rows]
 

@@ -53,9 +53,8 @@ def feature_values(entity: Entity) -> sparse.csr_matrix:
     """(rows, F) 1 where the entity has the value of one of its features, the id left out."""
     rows = len(entity.ids)
     parts = [sparse.csr_matrix((rows, 0), dtype=np.float32)]
-    for column in list(entity.columns.values())[1:]:
-        ends = np.arange(rows + 1) if column.offsets is None else column.offsets
-        given = np.ones(len(column.values), np.float32), column.values, ends
+    for column in list(entity.columns.values())[entity.num_ids :]:
+        given = np.ones(len(column.values), np.float32), column.values, column.bounds
         values = sparse.csr_matrix(given, shape=(rows, column.num_embeddings))
         parts.append(sparse.csr_matrix(values[:, 1:]))  # without the unknown value
     return sparse.csr_matrix(sparse.hstack(parts, format="csr"))

@@ -86,14 +86,10 @@ def _without(columns: dict[str, Column], names: set[str]) -> dict[str, Column]:
     return {
         name: Column(
             values=column.values[:0],
-            offsets=np.zeros(_num_rows(column) + 1, dtype=np.int64),
+            offsets=np.zeros_like(column.bounds),
             num_embeddings=column.num_embeddings,
         )
         if name in names
         else column
         for name, column in columns.items()
     }
-
-
-def _num_rows(column: Column) -> int:
-    return len(column.values) if column.offsets is None else len(column.offsets) - 1

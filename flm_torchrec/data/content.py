@@ -15,13 +15,12 @@ _MOST_VALUES = 1000
 def item_content(dataset: Dataset, texts: NDArray[np.float32]) -> NDArray[np.float32]:
     """texts (names, items, H) vectors -> (items, F): texts and vectors at length 1, the values of
     each feature, the numbers."""
-    items, schema = dataset.items, dataset.schema.items
+    items = dataset.items
     assert items is not None
-    assert schema is not None
     parts = [items.numbers, *map(_directions, texts), *map(_directions, items.vectors.values())]
-    for name, column in items.columns.items():
-        # The id has columns too; what nobody met has none of its own.
-        if name in schema.features and column.num_embeddings <= _MOST_VALUES:
+    # What nobody met has no id of its own.
+    for column in list(items.columns.values())[items.num_ids :]:
+        if column.num_embeddings <= _MOST_VALUES:
             parts.append(_FEATURE * _values(column, len(items.ids)))
     return np.concatenate(parts, axis=1)
 
@@ -41,10 +40,7 @@ def _directions(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _values(column: Column, num_rows: int) -> NDArray[np.float32]:
     """(num_rows, num_embeddings) 1 where the row has the value; the unknown value is none."""
-    rows = np.arange(num_rows)
-    if column.offsets is not None:
-        rows = rows.repeat(np.diff(column.offsets))
     table = np.zeros((num_rows, column.num_embeddings), dtype=np.float32)
-    table[rows, column.values] = 1.0
+    table[column.owners(), column.values] = 1.0
     table[:, 0] = 0.0
     return table

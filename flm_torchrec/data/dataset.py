@@ -26,6 +26,15 @@ class Column:
     offsets: NDArray[np.int64] | None  # (rows + 1,), or None where each row has one value
     num_embeddings: int  # rows that its table needs, the unknown row 0 included
 
+    @property
+    def bounds(self) -> NDArray[np.int64]:
+        """(rows + 1,) where each row's values begin, and where those of the last one end."""
+        return np.arange(len(self.values) + 1) if self.offsets is None else self.offsets
+
+    def owners(self) -> NDArray[np.int64]:
+        """(nnz,) the row that each value belongs to."""
+        return np.arange(len(self.bounds) - 1).repeat(np.diff(self.bounds))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Entity:
@@ -42,7 +51,7 @@ class Entity:
     numbers: NDArray[np.float32]  # (rows, Fn) scaled to [-1, 1], 0 = missing; numeric features
     vectors: dict[str, NDArray[np.float32]]  # by feature, each (rows, d), 0 = missing
     text: dict[str, list[str]]  # rendered texts by name, each (rows,); of items only
-    num_ids: int = 1  # of several domains each has a column of its ids in front
+    num_ids: int = 1  # columns of the id, which stand in front: two ways of hashing, or domains
 
     @property
     def num_numbers(self) -> int:
@@ -119,3 +128,7 @@ class Domains:
     def number(self, name: str) -> int:
         """That of a domain."""
         return 1 + self.names.index(name)
+
+    def is_other(self, user: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """user (n,) rows -> (n, item rows) whether an item is of another domain than the user."""
+        return self.users[user][:, None] != self.items

@@ -123,9 +123,7 @@ def _among(column: Column, before: int, after: int, *, unknown: int) -> Column:
     ones: their bags are empty."""
     if not before and not after:
         return column
-    num_values = len(column.values)
-    offsets = np.arange(num_values + 1) if column.offsets is None else column.offsets
-    length = _padded(np.diff(offsets), before, after, unknown=unknown)
+    length = _padded(np.diff(column.bounds), before, after, unknown=unknown)
     return Column(
         values=column.values[: int(length.sum())],
         offsets=np.append(0, length.cumsum()),

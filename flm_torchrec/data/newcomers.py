@@ -89,7 +89,8 @@ def _grown(
     )
     every_id = np.empty(len(entity.ids) + len(ids), dtype=object)
     every_id[1:] = [*held.to_pylist(), *ids.to_pylist()]
-    return Entity(
+    return replace(
+        entity,
         ids=every_id,
         columns={key: _joined(column, more.columns[key]) for key, column in entity.columns.items()},
         numbers=np.concatenate([entity.numbers, more.numbers[1:]]),

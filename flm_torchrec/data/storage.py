@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from flm_torchrec.data.dataset import Column, Dataset, Entity, Interactions
-from flm_torchrec.data.schema import Schema
+from flm_torchrec.data.schema import EntitySchema, Schema
 
 # The arrays of Interactions that are there once.
 ARRAYS = (
@@ -80,7 +80,9 @@ def _load_column(folder: Path, name: str, num_embeddings: int) -> Column:
     )
 
 
-def _load_entity(folder: Path, name: str, meta: dict[str, Any] | None) -> Entity | None:
+def _load_entity(
+    folder: Path, name: str, meta: dict[str, Any] | None, schema: EntitySchema | None
+) -> Entity | None:
     if meta is None:
         return None
     table = parquet.read_table(folder / f"{name}.parquet")
@@ -102,6 +104,7 @@ def _load_entity(folder: Path, name: str, meta: dict[str, Any] | None) -> Entity
             for key in table.column_names
             if key != "id"
         },
+        num_ids=schema.hash.ways if schema and schema.hash else 1,
     )
 
 
@@ -126,10 +129,11 @@ def load(folder: Path) -> Dataset:
     }
     context = _load_context(folder, meta["context"])
     corpus = folder / "corpus.parquet"
+    schema = Schema.model_validate(meta["schema"])
     return Dataset(
-        schema=Schema.model_validate(meta["schema"]),
-        users=_load_entity(folder, "users", meta["users"]),
-        items=_load_entity(folder, "items", meta["items"]),
+        schema=schema,
+        users=_load_entity(folder, "users", meta["users"], schema.users),
+        items=_load_entity(folder, "items", meta["items"], schema.items),
         interactions=Interactions(labels=labels, context=context, **arrays),
         levels={name: np.array(values, np.float32) for name, values in meta["levels"].items()},
         moments={name: (mean, std) for name, (mean, std) in meta["moments"].items()},

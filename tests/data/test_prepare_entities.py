@@ -79,8 +79,9 @@ def test_a_hashed_feature_has_rows_from_one_and_two_tables_where_asked(tmp_path)
 
 def test_hashed_ids_are_zero_where_training_does_not_know_them(tmp_path):
     change = {"schema.yaml": ("id: item_id", "id: item_id\n  hash: {rows: 9, ways: 2}")}
-    columns = prepare(write_folder(tmp_path, change)).items.columns
-    assert list(columns)[:2] == ["item_id", "item_id__2"]
+    items = prepare(write_folder(tmp_path, change)).items
+    columns = items.columns
+    assert list(columns)[: items.num_ids] == ["item_id", "item_id__2"]
     for name in ("item_id", "item_id__2"):
         assert (columns[name].values > 0).tolist() == [False, True, True, *[False] * 4]
 

@@ -86,6 +86,7 @@ def build_entity(
     schema, table = catalogue.schema, catalogue.table
     num_rows = len(ids)
     columns = _id_columns(catalogue, ids, is_trained, fits)
+    num_ids = len(columns)
     numbers, vectors = [], {}
     if table is not None:
         known = is_trained[: table.num_rows]
@@ -108,6 +109,7 @@ def build_entity(
         numbers=np.stack(numbers, axis=1) if numbers else none,
         vectors=vectors,
         text=_texts(schema, table, num_rows, reviews),
+        num_ids=num_ids,
     )
 
 
