@@ -54,9 +54,7 @@ def blocks(
     them, as many on every rank; gathered and cut to n the shares are the block."""
     for first in range(1, len(entity.ids), size * runtime.world_size):
         rows = np.arange(first, min(first + size * runtime.world_size, len(entity.ids)))
-        share = -(-len(rows) // runtime.world_size)
-        own = np.resize(rows, share * runtime.world_size)
-        yield rows, own[runtime.rank * share : (runtime.rank + 1) * share]
+        yield rows, runtime.share(rows)
 
 
 def write_items(assembly: Assembly, entity: Entity, files: VectorFiles) -> None:

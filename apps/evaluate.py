@@ -29,13 +29,14 @@ from flm_torchrec.evaluation.ranking import RankingTask, evaluate
 from flm_torchrec.measure import (
     PARTS,
     Part,
+    answers,
     catalogue_task,
-    cloze_accuracy,
     label_metrics,
     met_where,
-    quality,
+    metrics_of,
 )
-from flm_torchrec.measure_domains import quality_of_domains, within_domains
+from flm_torchrec.measure_domains import metrics_by_domain, within_domains
+from flm_torchrec.measure_hidden import cloze_accuracy
 from flm_torchrec.training.runtime import barrier, start
 
 # Each of a catalogue's pairs is a number of theirs: 3 GB.
@@ -118,25 +119,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     begin_time = time.perf_counter()
     with start() as runtime:
         assembly = load_run(args.run, runtime)
-        metrics, cloze = quality(assembly, part=args.part), cloze_accuracy(assembly)
-        domains = quality_of_domains(assembly, part=args.part)
+        said = answers(assembly, part=args.part)
+        metrics, cloze = metrics_of(assembly.dataset, said), cloze_accuracy(assembly)
+        domains = metrics_by_domain(assembly.dataset, said)
         diagnosed, mapped = diagnosis(assembly), map_of_items(assembly)
         peak = peak_memory_gib(runtime)
         if runtime.rank == 0:
             if mapped is not None:
                 write_item_map(args.run / ITEM_MAP, mapped)
-            add_to_report(args.run, {args.part: metrics, **diagnostics_entries(diagnosed)})
-            if cloze:
-                add_to_report(args.run, {"cloze": cloze})
+            # The report sets `test` beside `baselines` and `domains`.
+            prefix = "" if args.part == "test" else f"{args.part}_"
+            found = {"cloze": cloze, f"{prefix}domains": domains}
             if undefined := undefined_metrics(assembly, args.part):
-                add_to_report(args.run, {"undefined": {args.part: undefined}})
-            if domains:
-                is_test = args.part == "test"
-                add_to_report(args.run, {"domains" if is_test else f"{args.part}_domains": domains})
+                found["undefined"] = {args.part: undefined}
+            found = {name: entry for name, entry in found.items() if entry}
+            # Before the baselines, which take their time.
+            add_to_report(args.run, {args.part: metrics, **diagnostics_entries(diagnosed), **found})
             baselines = baseline_quality(assembly, args.part)
             entries: dict[str, Any] = {
-                # The report sets `test` beside `baselines`.
-                "baselines" if args.part == "test" else f"{args.part}_baselines": baselines,
+                f"{prefix}baselines": baselines,
                 "peak_memory_gib": max(peak, read_report(args.run).get("peak_memory_gib", 0.0)),
                 "seconds": {"evaluate": time.perf_counter() - begin_time},
             }

@@ -124,9 +124,7 @@ def best_items(
     users, at least one; each scores a share.
     """
     runtime, retrieval = assembly.runtime, assembly.retrieval()
-    per_rank = -(-len(users) // runtime.world_size)
-    padded = np.resize(users, per_rank * runtime.world_size)
-    own = padded[runtime.rank * per_rank : (runtime.rank + 1) * per_rank]
+    own = runtime.share(users)
     seen = np.full(len(assembly.dataset.interactions.user), choice.exclude_seen)
     met = met_where(assembly.dataset, seen)
     is_no_candidate = ~torch.from_numpy(choice.is_candidate)

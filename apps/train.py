@@ -24,7 +24,8 @@ from flm_torchrec.diagnosis import diagnosis
 from flm_torchrec.errors import UserError, app
 from flm_torchrec.evaluation.diagnostics import Diagnostics
 from flm_torchrec.evaluation.report import read_log
-from flm_torchrec.measure import masked_accuracy, quality
+from flm_torchrec.measure import quality
+from flm_torchrec.measure_hidden import masked_accuracy
 from flm_torchrec.trainable import StepOutput
 from flm_torchrec.training import checkpoint
 from flm_torchrec.training.log import RunLog

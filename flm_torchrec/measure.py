@@ -1,6 +1,7 @@
 """How good a run is: ranking, head predictions and the masked language model, on any rank count."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -9,13 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flm_torchrec.assemble import Assembly
-from flm_torchrec.data.batch import MaskedText, TextRows
 from flm_torchrec.data.dataset import TEST, VALIDATION, Dataset
 from flm_torchrec.data.moments import impressions
 from flm_torchrec.data.sampling import Histories, histories
 from flm_torchrec.data.schema import ALWAYS
-from flm_torchrec.data.text import held_out_texts
-from flm_torchrec.data.text_batch import masked_batch
 from flm_torchrec.evaluation.impressions import impression_metrics
 from flm_torchrec.evaluation.metrics import auc, log_loss, mae, rmse
 from flm_torchrec.evaluation.ranking import (
@@ -27,14 +25,11 @@ from flm_torchrec.evaluation.ranking import (
     items_of_users,
 )
 from flm_torchrec.retrieval import evaluating
-from flm_torchrec.tasks.cloze import ClozeTask
 from flm_torchrec.tasks.heads import Heads
-from flm_torchrec.tasks.mlm import MaskedLM
 from flm_torchrec.tasks.ranking import edge_scores
 from flm_torchrec.training.runtime import all_gather
 
 Part = Literal["validation", "test"]
-MOST_MASKED = 4096  # texts that the masked language model is measured on
 PARTS: dict[Part, int] = {"validation": VALIDATION, "test": TEST}
 
 
@@ -96,12 +91,35 @@ def catalogue_task(assembly: Assembly, part: Part) -> RankingTask | None:
     return task if len(task.users) else None
 
 
-def quality(assembly: Assembly, *, part: Part) -> dict[str, float]:
-    """All metrics on the interactions of `part`: those of the ranking where the run ranks, those
-    of the heads where it has some. Called by all ranks."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Answers:
+    """What a run says of a part of the split; the same on every rank."""
+
+    task: RankingTask | None  # None: it ranks no catalogue
+    ranking: RankingResult | None  # of the task
+    edges: NDArray[np.int64]  # (n,) interactions
+    score: Tensor | None  # (n,) that orders what was shown at one time; None: it ranks no such
+    labels: dict[str, Tensor]  # (n,) what each head says
+
+
+def answers(assembly: Assembly, *, part: Part, block: int = 1024) -> Answers:
+    """Those of the ranking where the run ranks, and of the heads where it has some; called by all
+    ranks."""
     task = catalogue_task(assembly, part)
-    ranking = {} if task is None else ranking_quality(assembly, part=part, task=task).mean
-    return ranking | edge_quality(assembly, part=part)
+    ranking = None if task is None else ranking_quality(assembly, part=part, task=task)
+    edges, score, labels = _edge_answers(assembly, part, block)
+    return Answers(task=task, ranking=ranking, edges=edges, score=score, labels=labels)
+
+
+def metrics_of(dataset: Dataset, said: Answers) -> dict[str, float]:
+    """All metrics of the answers."""
+    ranking = {} if said.ranking is None else said.ranking.mean
+    return ranking | _edge_metrics(dataset, said.edges, said.score, said.labels)
+
+
+def quality(assembly: Assembly, *, part: Part) -> dict[str, float]:
+    """All metrics on the interactions of `part`; called by all ranks."""
+    return metrics_of(assembly.dataset, answers(assembly, part=part))
 
 
 def ranking_quality(
@@ -156,23 +174,30 @@ def accuracy(prediction: Tensor, label: Tensor) -> float:
     return float((prediction == label).double().mean())
 
 
-def edge_quality(
-    assembly: Assembly, *, part: Part, domain: int | None = None, block: int = 1024
+def edge_quality(assembly: Assembly, *, part: Part, block: int = 1024) -> dict[str, float]:
+    """Metrics of the heads on the edges of `part`, and of the order within each impression where
+    ranking learns from those. Called by all ranks."""
+    return _edge_metrics(assembly.dataset, *_edge_answers(assembly, part, block))
+
+
+def _edge_metrics(
+    dataset: Dataset, edges: NDArray[np.int64], score: Tensor | None, labels: Mapping[str, Tensor]
 ) -> dict[str, float]:
-    """Metrics of the heads on the edges of `part`, if given of one domain, and of the order within
-    each impression where ranking learns from those. Called by all ranks."""
-    dataset, runtime, tasks = assembly.dataset, assembly.runtime, assembly.model.objective.tasks
-    is_asked = dataset.interactions.part == PARTS[part]
-    if domain is not None and dataset.domains is not None:
-        is_asked &= dataset.domains.interactions == domain
-    edges = np.flatnonzero(is_asked)
+    if not len(edges):
+        return {}
+    metrics = label_metrics(dataset, edges, labels)
+    return metrics if score is None else metrics | impression_quality(dataset, edges, score.numpy())
+
+
+def _edge_answers(
+    assembly: Assembly, part: Part, block: int
+) -> tuple[NDArray[np.int64], Tensor | None, dict[str, Tensor]]:
+    dataset, tasks = assembly.dataset, assembly.model.objective.tasks
+    edges = np.flatnonzero(dataset.interactions.part == PARTS[part])
     orders = ranks_items(assembly) and not ranks_catalogue(assembly)
     if not (orders or "heads" in tasks) or not len(edges):
-        return {}
-    seqs = history_before(dataset, part)
-    per_rank = -(-len(edges) // runtime.world_size)
-    padded = np.resize(edges, per_rank * runtime.world_size)
-    own = padded[runtime.rank * per_rank : (runtime.rank + 1) * per_rank]
+        return edges, None, {}
+    seqs, own = history_before(dataset, part), assembly.runtime.share(edges)
     # A batch has an item for every event of every window.
     block = max(1, block * 16 // (16 + assembly.collator.window))
     parts = [
@@ -183,10 +208,7 @@ def edge_quality(
         all_gather(torch.cat(blocks))[: len(edges)].cpu() for blocks in zip(*parts, strict=True)
     )
     names = list(dataset.interactions.labels) if labels else []
-    metrics = label_metrics(dataset, edges, dict(zip(names, labels, strict=True)))
-    if orders:
-        metrics |= impression_quality(dataset, edges, scores.numpy())
-    return metrics
+    return edges, scores if orders else None, dict(zip(names, labels, strict=True))
 
 
 def _predictions(
@@ -211,65 +233,3 @@ def impression_quality(
     edges, score = edges[is_known], score[is_known]
     impression = impressions(interactions, edges)
     return impression_metrics(impression, interactions.positive[edges], score)
-
-
-def cloze_accuracy(assembly: Assembly) -> dict[str, float]:
-    """Share of the held-out items of which the most probable value of the hidden attribute is one
-    of theirs, beside that where the id is hidden too, and that of always saying the most frequent
-    value; {} without the task or such items. Called by all ranks."""
-    cloze, flm, device = assembly.collator.cloze, assembly.model.flm, assembly.runtime.device
-    if cloze is None or not len(cloze.held_out):
-        return {}
-    head, rows = assembly.model.objective.tasks["cloze"], cloze.held_out[:MOST_MASKED]
-    assert isinstance(head, ClozeTask)
-    no_text, no_masked = TextRows.none().to(device), MaskedText.none().to(device)
-
-    def found(*, hide_id: bool) -> float:
-        is_found = []
-        for block in np.split(rows, range(512, len(rows), 512)):
-            items = cloze.alone(block, hide_id=hide_id).to(device)
-            hidden = flm.items(items, no_text, no_masked)[0].hidden
-            said = 1 + head.score(hidden).argmax(1)
-            is_found.append((items.cloze.target == said[:, None]).any(1))
-        return float(torch.cat(is_found).float().mean())
-
-    trained = cloze.targets[cloze.pool]
-    most_frequent = int(np.bincount(trained[trained > 0]).argmax())
-    with evaluating(assembly.model):
-        return {
-            "accuracy": found(hide_id=False),
-            "without_id": found(hide_id=True),
-            "most_frequent": float((cloze.targets[rows] == most_frequent).any(1).mean()),
-        }
-
-
-def masked_accuracy(assembly: Assembly, *, seed: int = 0) -> dict[str, float]:
-    """Share of the hidden tokens of held-out texts that are found, beside that of always saying
-    the most frequent token of the training texts; {} without the task or such texts."""
-    text, task = assembly.collator.text, assembly.model.objective.tasks
-    view = assembly.model.flm.text_view
-    if "mlm" not in task or text is None or view is None:
-        return {}
-    head = task["mlm"]
-    assert isinstance(head, MaskedLM)
-    table = text.table
-    rows = held_out_texts(table)[:MOST_MASKED]
-    if not len(rows):
-        return {}
-    rng = np.random.default_rng(seed)
-    found, target = [], []
-    with evaluating(assembly.model):
-        for start in range(0, len(rows), 64):
-            batch = masked_batch(table, rows[start : start + 64], rng, own=slice(None))
-            batch = batch.to(assembly.runtime.device)
-            is_hidden = batch.target != -100
-            states = view.token_states(batch.tokens, batch.attention)[is_hidden]
-            found.append(head.logits(states, view.token_embedding()).argmax(1))
-            target.append(batch.target[is_hidden])
-    is_found = torch.cat(found) == torch.cat(target)
-    trained = table.tokens[text.masked_pool][table.is_word[text.masked_pool]]
-    most_frequent = int(np.bincount(trained).argmax())
-    return {
-        "accuracy": float(is_found.float().mean()),
-        "most_frequent": float((torch.cat(target) == most_frequent).float().mean()),
-    }

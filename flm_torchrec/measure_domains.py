@@ -1,54 +1,61 @@
 """How good a run is in each of its domains, where a user's own domain alone is ranked."""
 
+from dataclasses import replace
 from math import isfinite
 
 import numpy as np
 import torch
 
-from flm_torchrec.assemble import Assembly
 from flm_torchrec.data.dataset import Dataset, Domains
-from flm_torchrec.evaluation.ranking import RankingTask, Score
-from flm_torchrec.measure import Part, catalogue_task, edge_quality, ranking_quality
+from flm_torchrec.evaluation.ranking import RankingTask, Score, judge
+from flm_torchrec.measure import Answers, metrics_of
 
 
-def quality_of_domains(assembly: Assembly, *, part: Part) -> dict[str, dict[str, float]]:
-    """By domain the metrics of `quality`, without what is undefined in it; {} where the data are
-    no domains. Called by all ranks."""
-    domains = assembly.dataset.domains
+def metrics_by_domain(dataset: Dataset, said: Answers) -> dict[str, dict[str, float]]:
+    """The metrics of the answers by domain, without what is undefined in it; {} where the data are
+    no domains."""
+    domains = dataset.domains
     if domains is None:
         return {}
     return {
         name: {
             metric: value
-            for metric, value in _quality(assembly, part, domains, number).items()
+            for metric, value in _metrics(dataset, said, domains, number).items()
             if isfinite(value)
         }
         for number, name in enumerate(domains.names, start=1)
     }
 
 
-def _quality(assembly: Assembly, part: Part, domains: Domains, number: int) -> dict[str, float]:
-    edges = edge_quality(assembly, part=part, domain=number)
-    task = catalogue_task(assembly, part)
-    task = task and _of_domain(task, domains, number)
-    if task is None:
-        return edges
-    ranking = ranking_quality(assembly, part=part, task=task).mean
+def _metrics(dataset: Dataset, said: Answers, domains: Domains, number: int) -> dict[str, float]:
+    own = _of_domain(said, domains, number)
     # Shares of its own items.
     share = np.count_nonzero(domains.items == number) / (len(domains.items) - 1)
     return {
         name: value / share if name.startswith("coverage") else value
-        for name, value in ranking.items()
-    } | edges
+        for name, value in metrics_of(dataset, own).items()
+    }
 
 
-def _of_domain(task: RankingTask, domains: Domains, number: int) -> RankingTask | None:
-    """For the users of one domain; None where nobody of it has anything to find."""
-    rows = np.flatnonzero(domains.users[task.users] == number)
-    if not len(rows):
-        return None
-    return RankingTask(
-        users=task.users[rows], seen=task.seen.take(rows), targets=task.targets.take(rows)
+def _of_domain(said: Answers, domains: Domains, number: int) -> Answers:
+    """What is said of one domain's users and interactions."""
+    task, ranking = said.task, said.ranking
+    if task is not None and ranking is not None:
+        rows = np.flatnonzero(domains.users[task.users] == number)
+        task = RankingTask(
+            users=task.users[rows], seen=task.seen.take(rows), targets=task.targets.take(rows)
+        )
+        topk, num_items = ranking.topk[rows], len(domains.items)
+        ranking = judge(topk, task, num_items=num_items) if len(rows) else None
+    is_own = domains.interactions[said.edges] == number
+    kept = torch.from_numpy(is_own)
+    return replace(
+        said,
+        task=task,
+        ranking=ranking,
+        edges=said.edges[is_own],
+        score=None if said.score is None else said.score[kept],
+        labels={name: label[kept] for name, label in said.labels.items()},
     )
 
 
@@ -57,11 +64,10 @@ def within_domains(score: Score, dataset: Dataset) -> Score:
     domains = dataset.domains
     if domains is None:
         return score
-    of_user, of_item = torch.from_numpy(domains.users), torch.from_numpy(domains.items)
 
     def within(users: np.ndarray) -> torch.Tensor:
-        is_other = of_user[torch.from_numpy(users)][:, None] != of_item
         scores = score(users)
+        is_other = torch.from_numpy(domains.is_other(users))
         return scores.masked_fill(is_other.to(scores.device), -torch.inf)
 
     return within

@@ -80,10 +80,6 @@ class Retrieval:
         self.model = model
         self.collator = collator
         self.device = device
-        domains = collator.dataset.domains
-        self.domains = domains and tuple(
-            torch.from_numpy(rows).to(device) for rows in (domains.users, domains.items)
-        )
         with evaluating(model):
             self.items = self._encode_items(rank, world_size, gather, block)
 
@@ -112,10 +108,11 @@ class Retrieval:
         if linear is not None:
             with evaluating(self.model):
                 scores = scores + linear.catalogue(rows)
-        if self.domains is None:
+        domains = self.collator.dataset.domains
+        if domains is None:
             return scores
-        of_user, of_item = self.domains
-        return scores.masked_fill(of_user[rows.row][:, None] != of_item, -torch.inf)
+        is_other = torch.from_numpy(domains.is_other(user))
+        return scores.masked_fill(is_other.to(self.device), -torch.inf)
 
     def _user_rows(self, user: NDArray[np.int64], seqs: Sequences) -> UserRows:
         windows = last_windows(seqs, user, self.collator.window)

@@ -46,6 +46,7 @@ ALLOWED = {
     "grown": BUILT | {"assemble"},
     "diagnosis": BUILT | {"assemble", "evaluation"},
     "measure": BUILT | {"assemble", "evaluation"},
+    "measure_hidden": BUILT | {"assemble"},
     "measure_domains": BUILT | {"assemble", "evaluation", "measure"},
     "training": LEAVES | {"data.batch", "training"},
     "evaluation": LEAVES | {"evaluation"},

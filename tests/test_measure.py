@@ -13,7 +13,6 @@ from two_ranks.pool import Ranks
 from flm_torchrec.assemble import Assembly
 from flm_torchrec.data.dataset import TEST, Column, Dataset
 from flm_torchrec.measure import (
-    cloze_accuracy,
     edge_quality,
     label_metrics,
     met_where,
@@ -21,6 +20,7 @@ from flm_torchrec.measure import (
     ranking_task,
     ranks_catalogue,
 )
+from flm_torchrec.measure_hidden import cloze_accuracy
 from flm_torchrec.retrieval import Retrieval
 from flm_torchrec.training.runtime import Runtime
 

@@ -173,7 +173,7 @@ def evaluate(
 
 
 def judge(
-    topk: NDArray[np.int64], task: RankingTask, *, num_items: int, ks: Sequence[int]
+    topk: NDArray[np.int64], task: RankingTask, *, num_items: int, ks: Sequence[int] = (10, 20)
 ) -> RankingResult:
     """The metrics of lists (n, at least max(ks)) that were made for the users of `task`."""
     metrics = ranking_metrics(*_hits(topk, task.targets, num_items), ks)

@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 from torch._C._distributed_c10d import HashStore
 
@@ -27,6 +29,13 @@ class Runtime:
     local_rank: int
     world_size: int
     device: torch.device
+
+    def share(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """This rank's part of `rows` (n,), as long as every other's: gathered and cut to n the
+        parts are the rows. The first of them fill up."""
+        size = -(-len(rows) // self.world_size)
+        padded = np.resize(rows, size * self.world_size)
+        return padded[self.rank * size : (self.rank + 1) * size]
 
 
 @contextmanager

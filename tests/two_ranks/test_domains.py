@@ -9,7 +9,8 @@ from two_ranks.pool import Ranks
 
 from flm_torchrec.assemble import Assembly, assemble
 from flm_torchrec.config import RunConfig
-from flm_torchrec.measure_domains import quality_of_domains
+from flm_torchrec.measure import answers
+from flm_torchrec.measure_domains import metrics_by_domain
 from flm_torchrec.training import checkpoint
 from flm_torchrec.training.loop import train
 from flm_torchrec.training.pipeline import train_pipeline
@@ -55,7 +56,7 @@ def trained(runtime: Runtime, folder: Path) -> Found:
         seed=0,
     )
     pipeline.detach()
-    return losses, quality_of_domains(assembly, part="test")
+    return losses, metrics_by_domain(assembly.dataset, answers(assembly, part="test"))
 
 
 def test_two_ranks_train_and_rank_domains_as_one_does(
