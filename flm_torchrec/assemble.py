@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torchrec.distributed.model_parallel import DistributedModelParallel, get_unwrapped_module
 from torchrec.optim.keyed import CombinedOptimizer
 
@@ -72,24 +73,26 @@ class Assembly:
         """Encode the texts with the encoder as it stands, and what follows from them; called by all
         ranks after weights are loaded, and now and then while the encoder trains. `keep` leaves the
         vectors on disk."""
-        self._encode_texts(keep=keep)
+        texts, view = self.collator.text, self.model.flm.text_view
+        if texts is not None and view is not None:
+            view.vectors = self.encode(texts, keep=keep)
+            if self.hidden_texts is not None:
+                view.hidden_vectors = self.encode(self.hidden_texts, keep=keep)
         fill_cold_items(self.model.flm, self.dataset)
 
-    def _encode_texts(self, *, keep: bool) -> None:
-        texts, view = self.collator.text, self.model.flm.text_view
-        if texts is None or view is None:
-            return
-        encode = partial(
-            text_vectors,
+    def encode(self, texts: Texts, *, keep: bool) -> Tensor:
+        """(names, items, H) the vectors of texts as the encoder stands; called by all ranks."""
+        view = self.model.flm.text_view
+        assert view is not None, "the run reads no texts"
+        vectors = text_vectors(
             view,
+            texts,
             folder=Location.of(self.config.data.home).made / "prepared" if keep else None,
             rank=self.runtime.rank,
             world_size=self.runtime.world_size,
             gather=all_gather,
         )
-        view.vectors = encode(texts).to(self.runtime.device)
-        if self.hidden_texts is not None:
-            view.hidden_vectors = encode(self.hidden_texts).to(self.runtime.device)
+        return vectors.to(self.runtime.device)
 
     def check_data(self, path: Path, *, other: bool = False) -> None:
         """Raise UserError unless the checkpoint at `path` was trained on this data, or with `other`

@@ -16,8 +16,6 @@ from flm_torchrec.data.reading.location import Location
 from flm_torchrec.data.sampling import histories
 from flm_torchrec.encoder import tokenised
 from flm_torchrec.errors import UserError
-from flm_torchrec.training.runtime import all_gather
-from flm_torchrec.views.text_cache import text_vectors
 from flm_torchrec.views.vector import VectorView
 
 
@@ -54,7 +52,7 @@ def grown(assembly: Assembly, newcomers: Newcomers) -> Assembly:
 
 def _add_items(assembly: Assembly, dataset: Dataset) -> None:
     """Bring the items that the run's data lack into the model's buffers."""
-    flm, runtime, text = assembly.model.flm, assembly.runtime, assembly.config.views.text
+    flm, text = assembly.model.flm, assembly.config.views.text
     assert assembly.dataset.items is not None
     assert dataset.items is not None
     num_before = len(assembly.dataset.items.ids)
@@ -68,13 +66,6 @@ def _add_items(assembly: Assembly, dataset: Dataset) -> None:
         return
     texts = {name: texts[num_before:] for name, texts in dataset.items.text.items()}
     alone = replace(dataset.items, ids=dataset.items.ids[num_before:], text=texts)
-    vectors = text_vectors(
-        flm.text_view,
-        tokenised(replace(dataset, items=alone, corpus=[]), assembly.encoder, text),
-        folder=None,
-        rank=runtime.rank,
-        world_size=runtime.world_size,
-        gather=all_gather,
-    )
-    known = flm.text_view.vectors
-    flm.text_view.vectors = torch.cat([known, vectors.to(known.device)], dim=1)
+    more = tokenised(replace(dataset, items=alone, corpus=[]), assembly.encoder, text)
+    vectors = [flm.text_view.vectors, assembly.encode(more, keep=False)]
+    flm.text_view.vectors = torch.cat(vectors, dim=1)

@@ -221,12 +221,12 @@ class Collator:
         if entity is None:
             return None
         at = np.arange(self.window) < moments.num_events[:, None]
-        event = moments.event[at]
-        told = scaled_labels(self.dataset, event)
+        time = self.dataset.interactions.time[moments.event]
+        told = scaled_labels(self.dataset, moments.event[at])
         labels = np.zeros((*history.shape, told.shape[1]), dtype=np.float32)
         labels[at] = told
         gap = np.zeros(history.shape, dtype=np.float32)
-        gap[at] = scaled_gaps(self.dataset.interactions.time[event], moments.num_events)
+        gap[at] = scaled_gaps(time[at], moments.num_events)
         known_user, known_item = moments.known_user, moments.known_item
         if len(known_item):
             distinct, index = np.unique(rows, return_index=True)
@@ -239,7 +239,7 @@ class Collator:
             numbers=torch.from_numpy(self.user_numbers[moments.user]),
             history=torch.from_numpy(history),
             num_events=torch.from_numpy(moments.num_events),
-            session=torch.from_numpy(sessions(self.dataset.interactions.time[moments.event])),
+            session=torch.from_numpy(sessions(time)),
             event_labels=torch.from_numpy(labels),
             gap=torch.from_numpy(gap),
             hidden=torch.from_numpy(history[:, :0] if hidden is None else hidden),

@@ -4,9 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from flm_torchrec.views.history import History
-
-_SHARES = (0.7, 0.3, 0.03)  # of an event: as far as each range reaches, and however long ago
-_RANGES = (15.0, 3.0)  # events
+from flm_torchrec.views.linear import KERNEL
 
 
 class MeanHistory(History):
@@ -32,8 +30,9 @@ class MeanHistory(History):
         dropout: float = 0.3,
     ) -> None:
         super().__init__(dim, event_width=event_width, gaps=gaps)
-        self.log_share = nn.Parameter(torch.tensor(_SHARES).log())
-        self.log_range = nn.Parameter(torch.tensor(_RANGES).log())
+        # The last share counts however long ago an event was.
+        self.log_share = nn.Parameter(torch.tensor([share for share, _ in KERNEL]).log())
+        self.log_range = nn.Parameter(torch.tensor([reach for _, reach in KERNEL[:-1]]).log())
         self.dropout = nn.Dropout(dropout)
         self.state_norm = nn.LayerNorm(dim)
         later = torch.arange(window + 1)[:, None] - 1 - torch.arange(window)
