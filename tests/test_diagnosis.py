@@ -12,15 +12,14 @@ import tiny_model
 import torch
 from torch import nn
 from two_ranks.test_flm import config as config_of
-from two_ranks.test_flm import save_start
+from two_ranks.trained import assembled
 
-from flm_torchrec.assemble import Assembly, assemble
+from flm_torchrec.assemble import Assembly
 from flm_torchrec.config import RunConfig
 from flm_torchrec.data.dataset import Dataset
 from flm_torchrec.data.prepare import prepare
 from flm_torchrec.diagnosis import diagnosis, map_of_items, words_of_items
 from flm_torchrec.evaluation.diagnostics import Diagnostics
-from flm_torchrec.training import checkpoint
 from flm_torchrec.training.runtime import Runtime
 
 
@@ -75,17 +74,11 @@ def test_a_diagnosis_leaves_the_model_as_it_was(run):
 
 
 def diagnosed_at_the_start(runtime: Runtime, config: RunConfig, start: Path) -> Diagnostics | None:
-    assembly = assemble(config, runtime)
-    path = checkpoint.latest(start)
-    assert path is not None
-    checkpoint.load(path, assembly.dmp, assembly.optimizer)
-    assembly.refresh_text(keep=False)
-    return diagnosis(assembly)
+    return diagnosis(assembled(runtime, config, start))
 
 
 def test_two_ranks_diagnose_what_one_does(alone, ranks, ml100k, encoder_folder, tmp_path):
     config = config_of(ml100k, encoder_folder)
-    save_start(alone, config, tmp_path)
     expected = diagnosed_at_the_start(alone, config, tmp_path)
     first, second = ranks.run(diagnosed_at_the_start, config, tmp_path)
     assert first == second

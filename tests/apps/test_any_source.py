@@ -16,7 +16,7 @@ from small_data import write_folder
 from tiny_model import SPECIAL, WORDS, save_encoder
 from transformers import BertTokenizerFast
 from two_ranks.pool import Ranks
-from two_ranks.test_flm import config, save_start, train_from_start
+from two_ranks.test_flm import config, train_from_start
 
 from flm_torchrec.training.runtime import Runtime
 
@@ -183,7 +183,6 @@ def test_chinese_titles_train_on_two_ranks_as_on_one(
     assert tokenizer.tokenize("红船。") == ["红", "船", "[UNK]"]
     tokenizer.save_pretrained(encoder)
     run = config(write_folder(tmp_path / "data", files=sequences(CHARACTERS)), encoder)
-    save_start(alone, run, tmp_path / "start")
     expected, quality = train_from_start(alone, run, tmp_path / "start")
     (first, found), (second, _) = ranks.run(train_from_start, run, tmp_path / "start")
     mean = (torch.tensor(first) + torch.tensor(second)) / 2

@@ -7,19 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 from two_ranks.pool import Ranks
+from two_ranks.trained import assembled, outputs_of
 
-from flm_torchrec.assemble import Assembly, assemble
 from flm_torchrec.config import RunConfig
-from flm_torchrec.data.sampling import UserSampler
 from flm_torchrec.model import Views
 from flm_torchrec.tasks.balance import GradNorm, PCGrad, Uncertainty
 from flm_torchrec.trainable import Objective
-from flm_torchrec.training import checkpoint
-from flm_torchrec.training.loop import train
-from flm_torchrec.training.pipeline import train_pipeline
 from flm_torchrec.training.runtime import Runtime, all_gather
 
-STEPS = 15
+_TOLD = ("losses", "task_weights")
 NAMES = ("a", "b", "c")
 BALANCES = {
     "uncertainty": lambda: Uncertainty(NAMES, gather=all_gather),
@@ -82,40 +78,16 @@ def config(data: Path, balance: str, bottom: str) -> RunConfig:
                 },
                 "balance": balance,
             },
-            "train": {"steps": STEPS},
+            "train": {"steps": 15},
         }
     )
 
 
-def steps_of(assembly: Assembly) -> list[tuple[list[float], list[float]]]:
-    """This rank's losses and weights, step by step."""
-    sampler = UserSampler(assembly.collator.seqs, users=8, window=8, reverse=0.0, seed=0)
-    pipeline = train_pipeline(assembly.dmp, assembly.optimizer, assembly.runtime.device)
-    found: list[tuple[list[float], list[float]]] = []
-    train(
-        pipeline,
-        (assembly.collator.step(sampler, step) for step in range(STEPS)),
-        start=0,
-        steps=STEPS,
-        on_step=lambda _, output: found.append(
-            (output.losses.tolist(), output.task_weights.tolist())
-        ),
-        seed=0,
-    )
-    pipeline.detach()
-    return found
-
-
 def train_from(runtime: Runtime, run: RunConfig, folder: Path) -> tuple[Tensor, Tensor]:
     """-> losses and weights (steps, T)"""
-    assembly = assemble(run, runtime)
-    path = checkpoint.latest(folder)
-    if path is None:
-        checkpoint.save(folder, 0, assembly.dmp, assembly.optimizer, keep=1, meta={})
-    else:
-        checkpoint.load(path, assembly.dmp, assembly.optimizer)
-    losses, weights = zip(*steps_of(assembly), strict=True)
-    return torch.tensor(losses), torch.tensor(weights)
+    outputs = outputs_of(assembled(runtime, run, folder))
+    losses, weights = ([getattr(output, name) for output in outputs] for name in _TOLD)
+    return torch.stack(losses), torch.stack(weights)
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,13 @@ import pytest
 import torch
 from tiny_domains import planted
 from two_ranks.pool import Ranks
+from two_ranks.trained import assembled, losses_of
 
-from flm_torchrec.assemble import Assembly, assemble
 from flm_torchrec.config import RunConfig
 from flm_torchrec.measure import answers
 from flm_torchrec.measure_domains import metrics_by_domain
-from flm_torchrec.training import checkpoint
-from flm_torchrec.training.loop import train
-from flm_torchrec.training.pipeline import train_pipeline
 from flm_torchrec.training.runtime import Runtime
 
-STEPS = 8
 Found = tuple[list[list[float]], dict[str, dict[str, float]]]
 
 
@@ -27,35 +23,14 @@ def config(folder: Path) -> RunConfig:
             "data": {"domains": domains, "temperature": 2.0, "users": 8, "window": 4},
             "views": {"width": 8, "view_dropout": 0.0, "history": {"layers": 1, "dropout": 0.0}},
             "tasks": {"rank": {}},
-            "train": {"steps": STEPS},
+            "train": {"steps": 8},
         }
     )
 
 
-def start(assembly: Assembly, folder: Path) -> None:
-    """All worlds begin with the tables of the first."""
-    path = checkpoint.latest(folder / "start")
-    if path is None:
-        to = folder / "start"
-        checkpoint.save(to, 0, assembly.dmp, assembly.optimizer, keep=1, meta={})
-    else:
-        checkpoint.load(path, assembly.dmp, assembly.optimizer)
-
-
 def trained(runtime: Runtime, folder: Path) -> Found:
-    assembly = assemble(config(folder), runtime)
-    start(assembly, folder)
-    pipeline = train_pipeline(assembly.dmp, assembly.optimizer, runtime.device)
-    losses: list[list[float]] = []
-    train(
-        pipeline,
-        (assembly.collator.step(assembly.sampler, step) for step in range(STEPS)),
-        start=0,
-        steps=STEPS,
-        on_step=lambda _, output: losses.append(output.losses.tolist()),
-        seed=0,
-    )
-    pipeline.detach()
+    assembly = assembled(runtime, config(folder), folder / "start")
+    losses = losses_of(assembly)
     return losses, metrics_by_domain(assembly.dataset, answers(assembly, part="test"))
 
 

@@ -7,15 +7,12 @@ from typing import Any
 import pytest
 import torch
 from two_ranks.pool import Ranks
+from two_ranks.trained import assembled, losses_of
 
-from flm_torchrec.assemble import Assembly, assemble
+from flm_torchrec.assemble import assemble
 from flm_torchrec.config import RunConfig
 from flm_torchrec.data.batch import FLMBatch
-from flm_torchrec.data.sampling import UserSampler
 from flm_torchrec.measure import ranking_quality
-from flm_torchrec.training import checkpoint
-from flm_torchrec.training.loop import train
-from flm_torchrec.training.pipeline import train_pipeline
 from flm_torchrec.training.runtime import Runtime
 from flm_torchrec.training.sharding import list_optimizers
 
@@ -43,43 +40,15 @@ def config(data: Path, encoder: Path) -> RunConfig:
     )
 
 
-def losses_of(assembly: Assembly, *, lacking: str = "") -> list[list[float]]:
-    """This rank's losses, step by step."""
-    sampler = UserSampler(assembly.collator.seqs, users=8, window=8, reverse=0.25, seed=0)
-    pipeline = train_pipeline(assembly.dmp, assembly.optimizer, assembly.runtime.device)
-    losses: list[list[float]] = []
-    train(
-        pipeline,
-        (without(assembly.collator.step(sampler, step), lacking) for step in range(STEPS)),
-        start=0,
-        steps=STEPS,
-        on_step=lambda _, output: losses.append(output.losses.tolist()),
-        seed=0,
-    )
-    pipeline.detach()
-    return losses
-
-
-def without(batch: FLMBatch, what: str) -> FLMBatch:
-    if what == "labels":
-        none = torch.zeros_like(batch.edges.label_weight)
-        return replace(batch, edges=replace(batch.edges, label_weight=none))
-    return batch
-
-
-def save_start(runtime: Runtime, config: RunConfig, folder: Path) -> None:
-    assembly = assemble(config, runtime)
-    checkpoint.save(folder, 0, assembly.dmp, assembly.optimizer, keep=1, meta={})
+def without_labels(batch: FLMBatch) -> FLMBatch:
+    none = torch.zeros_like(batch.edges.label_weight)
+    return replace(batch, edges=replace(batch.edges, label_weight=none))
 
 
 def train_from_start(
     runtime: Runtime, config: RunConfig, folder: Path
 ) -> tuple[list[list[float]], dict[str, float]]:
-    assembly = assemble(config, runtime)
-    path = checkpoint.latest(folder)
-    assert path is not None
-    checkpoint.load(path, assembly.dmp, assembly.optimizer)
-    assembly.refresh_text(keep=False)
+    assembly = assembled(runtime, config, folder)
     optimizers = list_optimizers(assembly.dmp, assembly.optimizer)
     names = {name for name, _ in assembly.dmp.named_parameters()}
     assert optimizers.keys() == names
@@ -96,7 +65,6 @@ def test_two_ranks_train_and_rank_as_one_rank_does(
     alone: Runtime, ranks: Ranks, ml100k: Path, encoder_folder: Path, tmp_path: Path
 ) -> None:
     run = config(ml100k, encoder_folder)
-    save_start(alone, run, tmp_path)
     expected, quality = train_from_start(alone, run, tmp_path)
     (first, first_quality), (second, second_quality) = ranks.run(train_from_start, run, tmp_path)
     mean = (torch.tensor(first) + torch.tensor(second)) / 2
@@ -113,7 +81,9 @@ def train_lacking(runtime: Runtime, config: RunConfig, what: str) -> Any:
     assert view is not None
     if what == "text" and runtime.rank == 1:
         view.vectors.zero_()
-    return losses_of(assembly, lacking=what if runtime.rank == 1 else "")
+    if what == "labels" and runtime.rank == 1:
+        return losses_of(assembly, without_labels)
+    return losses_of(assembly)
 
 
 @pytest.mark.parametrize("what", ["text", "labels"])

@@ -6,12 +6,10 @@ from typing import Any
 import pytest
 import torch
 from two_ranks.pool import Ranks
-from two_ranks.test_flm import STEPS, losses_of, save_start
+from two_ranks.trained import assembled, losses_of
 
-from flm_torchrec.assemble import assemble
 from flm_torchrec.config import RunConfig
 from flm_torchrec.measure import edge_quality
-from flm_torchrec.training import checkpoint
 from flm_torchrec.training.runtime import Runtime
 
 HISTORIES = (
@@ -27,7 +25,7 @@ def config(data: Path, history: dict[str, Any]) -> RunConfig:
             "data": {"path": str(data), "users": 8, "window": 8},
             "views": {"width": 16, "view_dropout": 0.0, "history": history},
             "tasks": {"heads": {"hidden": 16, "width": 8, "dropout": 0.0}},
-            "train": {"steps": STEPS},
+            "train": {"steps": 20},
         }
     )
 
@@ -35,10 +33,7 @@ def config(data: Path, history: dict[str, Any]) -> RunConfig:
 def train_from_start(
     runtime: Runtime, config: RunConfig, folder: Path
 ) -> tuple[list[list[float]], dict[str, float]]:
-    assembly = assemble(config, runtime)
-    path = checkpoint.latest(folder)
-    assert path is not None
-    checkpoint.load(path, assembly.dmp, assembly.optimizer)
+    assembly = assembled(runtime, config, folder)
     return losses_of(assembly), edge_quality(assembly, part="validation")
 
 
@@ -47,7 +42,6 @@ def test_two_ranks_train_and_predict_as_one_rank_does(
     history: dict[str, Any], alone: Runtime, ranks: Ranks, ml100k: Path, tmp_path: Path
 ) -> None:
     run = config(ml100k, history)
-    save_start(alone, run, tmp_path)
     expected, quality = train_from_start(alone, run, tmp_path)
     (first, first_quality), (second, second_quality) = ranks.run(train_from_start, run, tmp_path)
     mean = (torch.tensor(first) + torch.tensor(second)) / 2
