@@ -44,10 +44,16 @@ def met_where(dataset: Dataset, is_there: NDArray[np.bool_]) -> ItemLists:
 
 def ranking_task(dataset: Dataset, part: Part) -> RankingTask:
     """Rank the items that each user wanted in `part`; what was met before is left out where nobody
-    meets an item twice."""
+    meets an item twice. Where whole items are held out, those of `part` are ranked among
+    themselves."""
     interactions, schema = dataset.interactions, dataset.schema.interactions
     assert schema is not None
     assert dataset.users is not None
+    assert dataset.items is not None
+    candidates = None
+    if dataset.schema.split_rule().kind == "item_cold":
+        candidates = np.zeros(len(dataset.items.ids), dtype=bool)
+        candidates[interactions.item[interactions.part == PARTS[part]]] = True
     return held_out_task(
         interactions.user,
         interactions.item,
@@ -56,6 +62,7 @@ def ranking_task(dataset: Dataset, part: Part) -> RankingTask:
         num_users=len(dataset.users.ids),
         is_wanted=interactions.positive,
         repeats=schema.repeats,
+        candidates=candidates,
     )
 
 

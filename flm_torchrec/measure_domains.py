@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from flm_torchrec.data.dataset import Dataset, Domains
-from flm_torchrec.evaluation.ranking import RankingTask, Score, judge
+from flm_torchrec.evaluation.ranking import Score, judge
 from flm_torchrec.measure import Answers, metrics_of
 
 
@@ -42,9 +42,7 @@ def _of_domain(said: Answers, domains: Domains, number: int) -> Answers:
     task, ranking = said.task, said.ranking
     if task is not None and ranking is not None:
         rows = np.flatnonzero(domains.users[task.users] == number)
-        task = RankingTask(
-            users=task.users[rows], seen=task.seen.take(rows), targets=task.targets.take(rows)
-        )
+        task = task.take(rows)
         topk, num_items = ranking.topk[rows], len(domains.items)
         ranking = judge(topk, task, num_items=num_items) if len(rows) else None
     is_own = domains.interactions[said.edges] == number

@@ -11,7 +11,8 @@ import torch
 from two_ranks.pool import Ranks
 
 from flm_torchrec.assemble import Assembly
-from flm_torchrec.data.dataset import TEST, Column, Dataset
+from flm_torchrec.data.dataset import TEST, TRAIN, VALIDATION, Column, Dataset
+from flm_torchrec.data.schema import Split
 from flm_torchrec.measure import (
     edge_quality,
     label_metrics,
@@ -72,6 +73,19 @@ def test_what_users_wanted_is_to_be_found_and_what_they_met_is_left_out():
     of_6 = task.targets.take(np.array([users.index(6)]))
     assert (of_5.values.tolist(), of_6.values.tolist()) == ([6, 7, 1], [6])
     assert task.seen.take(np.array([users.index(5)])).values.tolist() == [5]
+
+
+def test_held_out_items_are_ranked_among_themselves():
+    base = tiny.dataset()
+    split = base.schema.model_copy(update={"split": Split(kind="item_cold")})
+    item = base.interactions.item
+    part = np.where(item == 3, TEST, np.where(item == 5, VALIDATION, TRAIN)).astype(np.int8)
+    held = replace(base, schema=split, interactions=replace(base.interactions, part=part))
+    found = {name: ranking_task(held, name).candidates for name in ("validation", "test")}
+    assert {name: np.flatnonzero(own).tolist() for name, own in found.items()} == {
+        "validation": [5],
+        "test": [3],
+    }
 
 
 def test_where_items_are_met_again_nothing_is_left_out():

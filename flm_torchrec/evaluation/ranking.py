@@ -7,7 +7,7 @@ Example:
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -49,11 +49,17 @@ class ItemLists:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RankingTask:
-    """Rank all items but the seen ones for each user, and find the targets."""
+    """Rank all candidates but the seen ones for each user, and find the targets."""
 
     users: NDArray[np.int64]  # (n,) user rows, each with at least one target
     seen: ItemLists  # n lists: left out of the ranking
     targets: ItemLists  # n lists: relevant
+    candidates: NDArray[np.bool_] | None = None  # (num_items,) what is ranked; None: all items
+
+    def take(self, rows: NDArray[np.int64]) -> "RankingTask":
+        """The task of the users at `rows` (m,)."""
+        seen, targets = self.seen.take(rows), self.targets.take(rows)
+        return replace(self, users=self.users[rows], seen=seen, targets=targets)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -61,7 +67,7 @@ class RankingResult:
     """The same on every rank; users in the order of the task."""
 
     per_user: dict[str, NDArray[np.float64]]  # each (n,)
-    mean: dict[str, float]  # over users, and coverage@k: share of the catalogue recommended
+    mean: dict[str, float]  # over users, and coverage@k: share of what is ranked recommended
     topk: NDArray[np.int64]  # (n, max(ks)) item rows, best first; 0 where no item is left
 
 
@@ -89,10 +95,12 @@ def held_out_task(
     num_users: int,
     is_wanted: NDArray[np.bool_] | None = None,
     repeats: bool = False,
+    candidates: NDArray[np.bool_] | None = None,
 ) -> RankingTask:
     """Find what each user met in `part_to_rank` and, with `is_wanted`, wanted; rows 0 are unknown.
 
-    What was met in the parts before is seen: not ranked, unless items repeat.
+    What was met in the parts before is seen: not ranked, unless items repeat. `candidates`
+    (num_items,) are what is ranked at all.
     """
     is_target = (part == part_to_rank) & (user > 0) & (item > 0)
     if is_wanted is not None:
@@ -101,7 +109,9 @@ def held_out_task(
     targets = items_of_users(user[is_target], item[is_target], num_users=num_users)
     users = np.flatnonzero(np.diff(targets.offsets))
     seen = items_of_users(user[is_seen], item[is_seen], num_users=num_users)
-    return RankingTask(users=users, seen=seen.take(users), targets=targets.take(users))
+    return RankingTask(
+        users=users, seen=seen.take(users), targets=targets.take(users), candidates=candidates
+    )
 
 
 def top_items(scores: Tensor, k: int) -> Tensor:
@@ -168,6 +178,8 @@ def evaluate(
         own = np.arange(min(start, n), min(start + size, n))
         padding = size - len(own)
         seen = torch.nn.functional.pad(task.seen.take(own).dense(num_items), (0, 0, 0, padding))
+        if task.candidates is not None:
+            seen |= torch.from_numpy(~task.candidates)
         tops.append(_rank_block(score, np.pad(task.users[own], (0, padding)), seen, k))
     return judge(gather(torch.cat(tops))[:n].numpy(), task, num_items=num_items, ks=ks)
 
@@ -178,8 +190,9 @@ def judge(
     """The metrics of lists (n, at least max(ks)) that were made for the users of `task`."""
     metrics = ranking_metrics(*_hits(topk, task.targets, num_items), ks)
     mean = {name: float(values.mean()) for name, values in metrics.items()}
+    num_ranked = num_items - 1 if task.candidates is None else task.candidates.sum()
     for depth in ks:
         shown = np.unique(topk[:, :depth])
-        mean[f"coverage@{depth}"] = float(np.count_nonzero(shown) / (num_items - 1))
+        mean[f"coverage@{depth}"] = float(np.count_nonzero(shown) / num_ranked)
     per_user = {name: values.numpy() for name, values in metrics.items()}
     return RankingResult(per_user=per_user, mean=mean, topk=topk)

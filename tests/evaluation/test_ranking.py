@@ -137,6 +137,19 @@ def test_a_catalogue_smaller_than_k_is_ranked_whole():
     assert result.mean["coverage@5"] == 1
 
 
+def test_candidates_alone_are_ranked_and_covered():
+    task = RankingTask(
+        users=np.array([1]),
+        seen=lists([]),
+        targets=lists([2]),
+        candidates=np.array([False, False, True, True, False]),
+    )
+    score = torch.tensor([[0.0, 9.0, 1.0, 2.0, 8.0]])
+    result = evaluate(lambda users: score, task, num_items=5, ks=(3,))
+    assert result.topk.tolist() == [[3, 2, 0]]
+    assert result.mean["coverage@3"] == 1
+
+
 def test_several_targets_and_repeated_ones_are_counted_once():
     task = RankingTask(users=np.array([1]), seen=lists([]), targets=lists([2, 2, 3]))
     score = torch.tensor([[0.0, 1.0, 5.0, 0.0, 0.0]])
