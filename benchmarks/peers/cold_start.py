@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from flm_benchmarks.peers import collaborative
-from flm_benchmarks.peers.split_log import Search, SplitLog
+from flm_benchmarks.peers.split_log import Search, Searching, SplitLog
 from flm_benchmarks.peers.top_items import ndcg, popularity, top_items
 from flm_benchmarks.peers.units import Answer, Peer, Setting
 from numpy.typing import NDArray
@@ -20,7 +20,6 @@ from sklearn.linear_model import Ridge
 
 # A log, what it is searched for, the rows trained on (n,) -> scores (num_users, num_items).
 Model = Callable[[SplitLog, Search, NDArray[np.bool_], Setting], NDArray[np.float32]]
-Searching = Callable[[SplitLog, int], Search]
 
 
 def cold_peer(name: str, model: Model, searching: Searching, *, k: int) -> Peer:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pytorch_lightning import Trainer
 from rectools.models import SASRecModel
 
-Scores = Callable[[NDArray[np.bool_]], NDArray[np.float32]]  # known (n,) -> (num_users, num_items)
+Scores = Callable[[NDArray[np.bool_]], NDArray[np.float32]]  # history (n,) -> (users, items)
 ROUNDS, EPOCHS = 60, 2
 
 

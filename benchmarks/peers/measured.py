@@ -6,7 +6,7 @@ what `python -m flm_benchmarks.peers.ranking` left in FOLDER, in the peers' envi
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -17,9 +17,11 @@ import torch
 from flm_benchmarks.peers.split_log import (
     TEST,
     Search,
+    Searching,
     SplitLog,
     cold_items,
     cold_users,
+    earlier,
     next_items,
 )
 from numpy.typing import NDArray
@@ -30,6 +32,7 @@ from flm_torchrec.evaluation.ranking import RankingTask, items_of_users, judge
 
 KS = (10, 20)
 FAMILIES = ("ranking", "cold_items", "cold_users", "clicks", "ratings")
+EARLIER = "ranking_earlier"  # what the family `ranking` answers by strictly earlier history
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,11 +48,12 @@ class Measured:
     per_user: dict[str, NDArray[np.float64]]  # each (n,)
 
 
-def search_of(family: str, peer: str) -> Callable[[SplitLog, int], Search]:
+def search_of(family: str, peer: str) -> Searching:
     """What a peer was asked for."""
     if family == "cold_users":
         return cold_users(int(peer.rpartition(".")[2]))
-    return {"ranking": next_items, "cold_items": cold_items}[family]
+    searches = {"ranking": next_items, EARLIER: earlier, "cold_items": cold_items}
+    return searches[family]
 
 
 def ranking_task(log: SplitLog, search: Search) -> RankingTask:
@@ -120,7 +124,7 @@ def measured(family: str, log: SplitLog, out: Path) -> list[Measured]:
         peer, figures, per_user, users = told["peer"], [], [], np.zeros(0, np.int64)
         for final in told["finals"]:
             with np.load(out / f"{peer}.{final['seed']}.npz") as arrays:
-                answer = arrays["answer"]
+                answer = arrays["earlier" if family == EARLIER else "answer"]
             if family in ("clicks", "ratings"):
                 mean, users, own = predictions_measured(family, log, answer)
             else:
@@ -147,7 +151,7 @@ def measured(family: str, log: SplitLog, out: Path) -> list[Measured]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the figures of a family."""
     parser = argparse.ArgumentParser(prog="python -m flm_benchmarks.peers.measured")
-    parser.add_argument("family", choices=FAMILIES)
+    parser.add_argument("family", choices=[*FAMILIES, EARLIER])
     parser.add_argument("--split", type=Path, required=True, help="the npz of the split")
     parser.add_argument("--out", type=Path, required=True, help="the folder of the answers")
     args = parser.parse_args(argv)

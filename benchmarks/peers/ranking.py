@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 from flm_benchmarks.peers import collaborative, learned
-from flm_benchmarks.peers.split_log import TRAIN, SplitLog, next_items
+from flm_benchmarks.peers.split_log import TRAIN, Searching, SplitLog, earlier, next_items
 from flm_benchmarks.peers.top_items import ndcg, popularity, top_items
-from flm_benchmarks.peers.units import Answer, Peer, Setting, main
+from flm_benchmarks.peers.units import Answer, Fit, Peer, Setting, main
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -24,9 +24,9 @@ def top_of(log: SplitLog, scores: learned.Scores) -> Answer:
     """The lists that scores give, of all that came before a part."""
     popular = popularity(log, log.part == TRAIN)
 
-    def answer(part: int) -> NDArray[np.int64]:
-        search = next_items(log, part)
-        return top_items(log, search, scores(search.known), popular)
+    def answer(part: int, searching: Searching = next_items) -> NDArray[np.int64]:
+        search = searching(log, part)
+        return top_items(log, search, scores(search.history), popular)
 
     return answer
 
@@ -61,17 +61,19 @@ def in_rounds(
         yield top_of(log, scores)
 
 
+def ranking_peer(name: str, fit: Fit, *, is_random: bool = False) -> Peer:
+    """A peer with the grid `name`, whose choice is also asked with strictly earlier history."""
+    also = {"earlier": earlier}
+    return Peer(fit=fit, quality=quality, grid=name, is_random=is_random, also=also)
+
+
 PEERS = {
-    "popularity": Peer(fit=popular_items, quality=quality, grid="popularity"),
-    "item_knn": Peer(
-        fit=partial(item_to_item, collaborative.item_knn), quality=quality, grid="item_knn"
-    ),
-    "ease": Peer(fit=partial(item_to_item, collaborative.ease), quality=quality, grid="ease"),
-    "slim": Peer(fit=partial(item_to_item, collaborative.slim), quality=quality, grid="slim"),
-    "bpr": Peer(fit=partial(in_rounds, learned.bpr), quality=quality, grid="bpr", is_random=True),
-    "sasrec": Peer(
-        fit=partial(in_rounds, learned.sasrec), quality=quality, grid="sasrec", is_random=True
-    ),
+    "popularity": ranking_peer("popularity", popular_items),
+    "item_knn": ranking_peer("item_knn", partial(item_to_item, collaborative.item_knn)),
+    "ease": ranking_peer("ease", partial(item_to_item, collaborative.ease)),
+    "slim": ranking_peer("slim", partial(item_to_item, collaborative.slim)),
+    "bpr": ranking_peer("bpr", partial(in_rounds, learned.bpr), is_random=True),
+    "sasrec": ranking_peer("sasrec", partial(in_rounds, learned.sasrec), is_random=True),
 }
 
 if __name__ == "__main__":

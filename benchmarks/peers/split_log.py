@@ -8,7 +8,7 @@ Example:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,33 +85,47 @@ _OF_MATRIX = ("shape", "indptr", "indices")
 class Search:
     """Which interactions are known, and which are to be found among which items."""
 
-    known: NDArray[np.bool_]  # (n,) history, never recommended again
+    known: NDArray[np.bool_]  # (n,) never recommended again
+    history: NDArray[np.bool_]  # (n,) what is known to tell the user's taste by
     wanted: NDArray[np.bool_]  # (n,) to be found
     candidates: NDArray[np.bool_]  # (num_items,) what may be recommended
 
 
+Searching = Callable[[SplitLog, int], Search]  # a log and a part of it
+
+
 def next_items(log: SplitLog, part: int) -> Search:
     """Find what each user met in `part`, knowing all parts before."""
-    candidates = np.arange(log.num_items) > 0
-    return Search(known=log.part < part, wanted=log.part == part, candidates=candidates)
+    known, candidates = log.part < part, np.arange(log.num_items) > 0
+    return Search(known=known, history=known, wanted=log.part == part, candidates=candidates)
+
+
+def earlier(log: SplitLog, part: int) -> Search:
+    """The same, by nothing that carries the time of what is to be found, or a later one."""
+    search = next_items(log, part)
+    first = np.full(log.num_users, np.iinfo(np.int64).max)
+    np.minimum.at(first, log.user[search.wanted], log.time[search.wanted])
+    return replace(search, history=search.known & (log.time < first[log.user]))
 
 
 def cold_items(log: SplitLog, part: int) -> Search:
     """Find which of the items of `part`, that nobody has met, each user met."""
-    wanted = log.part == part
+    known, wanted = log.part < part, log.part == part
     candidates = np.zeros(log.num_items, bool)
     candidates[log.item[wanted]] = True
-    return Search(known=log.part < part, wanted=wanted, candidates=candidates)
+    return Search(known=known, history=known, wanted=wanted, candidates=candidates)
 
 
-def cold_users(clicks: int) -> Callable[[SplitLog, int], Search]:
+def cold_users(clicks: int) -> Searching:
     """Find what the users of `part` met after their first `clicks`, knowing these and all of the
     parts before."""
 
     def search(log: SplitLog, part: int) -> Search:
         is_early = log.events_before() < clicks
+        known = (log.part < part) | ((log.part == part) & is_early)
         return Search(
-            known=(log.part < part) | ((log.part == part) & is_early),
+            known=known,
+            history=known,
             wanted=(log.part == part) & ~is_early,
             candidates=np.arange(log.num_items) > 0,
         )

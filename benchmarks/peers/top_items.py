@@ -26,10 +26,10 @@ def top_items(
     scores (num_users, num_items); of equals the more popular comes first. Users of whom nothing is
     known, or with `popular_alone` (num_users,) those, get what is popular: no score is personal.
     """
-    known = log.matrix(search.known)
-    nothing_known = known.getnnz(1) == 0 if popular_alone is None else popular_alone
-    scores = np.where(nothing_known[:, None], popular, scores)
-    absent = known.toarray() > 0
+    nothing_known = log.matrix(search.history).getnnz(1) == 0
+    is_popular = nothing_known if popular_alone is None else popular_alone
+    scores = np.where(is_popular[:, None], popular, scores)
+    absent = log.matrix(search.known).toarray() > 0
     absent[:, ~search.candidates] = True
     scores[absent] = -np.inf
     by_popularity = np.argsort(-popular, kind="stable")

@@ -104,13 +104,12 @@ def test_a_rerun_skips_what_is_there_unless_the_split_is_another(
 
 def test_training_ends_when_validation_gains_no_more(log: SplitLog) -> None:
     diary = Diary({1: [0.2, 0.3] + 20 * [0.25]})
-    figures, answer = units.run_unit(
+    figures, answers = units.run_unit(
         diary.peer(is_random=True), log, {"size": 1}, 0, with_test=True
     )
     assert (figures["best_round"], figures["rounds"]) == (2, 2 + units.PATIENCE)
     assert not figures["out_of_time"]
-    assert answer is not None
-    assert answer.tolist() == [0.3, 1, 0]
+    assert answers["answer"].tolist() == [0.3, 1, 0]
 
 
 def test_the_grid_has_what_the_families_need() -> None:
@@ -219,7 +218,6 @@ def test_click_models_learn_who_likes_what(name: str) -> None:
     setting = {"c": 1.0, "features": True, "width": 4, "hidden": [8], "dropout": 0.1}
     setting |= {"lr": 0.02, "decay": 0.01, "batch": 128}
     peer = clicks.PEERS[name]
-    figures, answer = units.run_unit(peer, log, setting, 0, with_test=True)
-    assert answer is not None
-    assert answer.shape == (int((log.part == TEST).sum()),)
+    figures, answers = units.run_unit(peer, log, setting, 0, with_test=True)
+    assert answers["answer"].shape == (int((log.part == TEST).sum()),)
     assert figures["validation"] > -0.5  # log loss: 0.69 by chance

@@ -14,6 +14,7 @@ from flm_benchmarks.peers.split_log import (
     SplitLog,
     cold_items,
     cold_users,
+    earlier,
     next_items,
 )
 from flm_benchmarks.peers.top_items import DEPTH, ndcg, popularity, top_items
@@ -108,6 +109,19 @@ def test_each_search_knows_what_came_before(log: SplitLog) -> None:
     search = cold_users(3)(cold, TEST)
     assert np.flatnonzero(search.known).tolist() == [0, 1, 2, 4, 5, 6]
     assert np.flatnonzero(search.wanted).tolist() == [3]
+
+
+def test_an_earlier_history_lacks_what_shares_the_time_of_what_is_wanted(log: SplitLog) -> None:
+    tied = replace(log, time=np.array([1, 2, 3, 3, 5, 5, 5]))
+    search = earlier(tied, TEST)
+    assert np.flatnonzero(search.history).tolist() == [0, 1]
+    assert np.array_equal(search.known, next_items(tied, TEST).known)
+    popular = np.array([0, 3, 2, 2, 4, 1, 0], np.float32)
+    scores = np.zeros((3, 7), np.float32)
+    scores[:, 6] = 1
+    top = top_items(tied, search, scores, popular)
+    assert top[1, :3].tolist() == [6, 4, 5]
+    assert top[2, :3].tolist() == [4, 3, 5]  # nothing tells the taste of user 2: what is popular
 
 
 def test_lists_leave_out_what_is_known_and_rank_ties_by_popularity(log: SplitLog) -> None:

@@ -1,0 +1,55 @@
+"""Runs trained for a benchmark, each in a process and a folder of its own.
+
+Example:
+    runs = Runs(config=Path("ranking.yaml"), folder=Path("data/quality/runs"))
+    with start() as runtime:
+        assembly = load_run(runs.trained(Path("data/ml-100k"), {"train.steps": 20}, 0), runtime)
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flm_apps.run_folder import read_report
+
+from flm_torchrec.config import RunConfig
+from flm_torchrec.typed_yaml import load_yaml
+
+
+def overrides(data: Path, setting: Mapping[str, Any], seed: int) -> list[str]:
+    """A setting as the command line takes it."""
+    told = {"data.path": str(data), "train.seed": seed} | dict(setting)
+    return [f"{key}={json.dumps(value)}" for key, value in told.items()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runs:
+    """Trainings by one configuration, which differ in data, setting and seed."""
+
+    config: Path
+    folder: Path
+
+    @property
+    def version(self) -> str:
+        """A hash of the configuration's content."""
+        return hashlib.sha256(self.config.read_bytes()).hexdigest()[:12]
+
+    def read(self, data: Path, setting: Mapping[str, Any], seed: int) -> RunConfig:
+        """The configuration of one of them."""
+        return load_yaml(self.config, RunConfig, overrides(data, setting, seed))
+
+    def trained(self, data: Path, setting: Mapping[str, Any], seed: int) -> Path:
+        """The folder of a run, trained unless it is; what was cut off goes on where it stopped."""
+        given = overrides(data, setting, seed)
+        told = json.dumps([self.version, *given])
+        run = self.folder / hashlib.sha256(told.encode()).hexdigest()[:12]
+        if "seconds" not in read_report(run):
+            command = [sys.executable, "-m", "flm_apps.train", "--config", str(self.config)]
+            command += ["--run", str(run), "--resume", *given]
+            subprocess.run(command, check=True)
+        return run
