@@ -17,8 +17,8 @@ PACKAGES = ("torch", "torchrec", "transformers", "torchx", "numpy")
 
 
 def config_file(name: str) -> Path:
-    """A file of the user's, or one of the bundled configurations."""
-    for path in (Path(name), BUNDLED / name):
+    """A file of the user's, or one of the bundled configurations, with or without its ending."""
+    for path in (Path(name), BUNDLED / name, BUNDLED / f"{name}.yaml"):
         if path.is_file():
             return path
     bundled = sorted(path.name for path in BUNDLED.glob("*.yaml"))

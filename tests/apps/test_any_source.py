@@ -12,6 +12,7 @@ import yaml
 from flm_apps import data as data_app
 from flm_apps import evaluate as evaluate_app
 from flm_apps import train as train_app
+from layouts import BEHAVIORS, CLICKS, NEWS, REVIEWS, converted
 from small_data import write_folder
 from tiny_model import SPECIAL, WORDS, save_encoder
 from transformers import BertTokenizerFast
@@ -21,53 +22,10 @@ from two_ranks.test_flm import config, train_from_start
 from flm_torchrec.training.runtime import Runtime
 
 HEADS = {"hidden": 16, "width": 8}
-NEWS = "".join(
-    f"N{n}\t{('sports', 'news')[n % 2]}\tsub{n % 3}\tred boat {n}\t{about}\thttps://x/{n}\t[]\t[]\n"
-    for n, about in enumerate(["blue train", "", "old car", "plane", "", "car", "boat"])
-)
-BEHAVIORS = "".join(
-    f"{n}\tU{n % 4}\t11/{n + 1}/2019 {n % 12 + 1}:00:00 {('AM', 'PM')[n % 2]}\t"
-    f"{'N0 N5' if n % 3 else ''}\tN{n % 7}-{n % 2} N{(n + 3) % 7}-{1 - n % 2}\n"
-    for n in range(20)
-)
-CLICKS = "".join(
-    "\t".join(
-        [
-            str(n % 3 % 2),
-            *("" if (n + i) % 4 == 0 else str(n * i - 1) for i in range(13)),
-            *("" if (n + c) % 9 == 0 else f"{n % 3 * 1000 + c:08x}" for c in range(26)),
-        ]
-    )
-    + "\n"
-    for n in range(20)
-)
-REVIEWS = "".join(
-    json.dumps(
-        {
-            "reviewerID": f"A{n % 2}",
-            "asin": f"B{(n // 2 + 3 * (n % 2)) % 6}",
-            "overall": float(1 + n % 5),
-            "unixReviewTime": 1_400_000_000 + 86_400 * n,
-            "summary": WORDS[n % 7],
-            "reviewText": f"{WORDS[(n + 1) % 7]} {WORDS[(n + 2) % 7]}",
-        }
-    )
-    + "\n"
-    for n in range(12)
-)
 
 
 def text_of(encoder: Path) -> dict[str, Any]:
     return {"encoder": str(encoder), "mode": "full", "rows": 4, "max_tokens": 8, "refresh": 2}
-
-
-def converted(layout: str, files: Mapping[str, str], folder: Path) -> Path:
-    """The data folder of a layout's files."""
-    source = write_folder(folder / "source", files=files)
-    path = source / "reviews.json" if layout == "amazon" else source
-    out = folder / "data"
-    assert data_app.main(["convert", layout, str(path), "--out", str(out)]) == 0
-    return out
 
 
 def trained(
@@ -95,7 +53,7 @@ def trained(
 
 def test_twenty_impressions_of_mind_train(tmp_path: Path, encoder_folder: Path) -> None:
     folder = converted("mind", {"behaviors.tsv": BEHAVIORS, "news.tsv": NEWS}, tmp_path)
-    tasks = {"rank": {}, "heads": HEADS, "align": {"items": 4}}
+    tasks = {"rank": {}, "heads": HEADS, "align": {"items": 4, "edges": 4}}
     report = trained(folder, tasks=tasks, text=text_of(encoder_folder))
     assert set(report["tasks"]) == {"rank", "click", "align"}
     assert {"users": 4, "items": 7}.items() <= report["data"].items()

@@ -156,8 +156,11 @@ def test_a_run_without_text_says_that_it_reads_none(
     assert scores(table, "x1")["j1"] == pytest.approx(scores(table, "x1")["i6"], abs=1e-6)
 
 
-def test_the_linear_path_scores_new_items_as_those_that_are_alike(tmp_path: Path) -> None:
-    run = train(write_folder(tmp_path / "data"), tmp_path / "run", "views.linear.l2=1")
+@pytest.mark.parametrize("form", ["views.linear.l2=1", "views.linear.rank=4"])
+def test_the_linear_path_scores_new_items_as_those_that_are_alike(
+    form: str, tmp_path: Path
+) -> None:
+    run = train(write_folder(tmp_path / "data"), tmp_path / "run", form)
     clicks = {"users": "all", "history": "user,item,rating,time\nu3,j1,5,9\n", "k": "8"}
     before = recommended(run, tmp_path, include_seen="")
     after = recommended(run, tmp_path, include_seen="", new_users=USERS, new_items=ITEMS, **clicks)
