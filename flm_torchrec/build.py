@@ -7,6 +7,7 @@ from torch import nn
 
 from flm_torchrec.build_heads import build_heads
 from flm_torchrec.build_history import build_history
+from flm_torchrec.build_linear import low_rank_path
 from flm_torchrec.build_tasks import pretraining_tasks
 from flm_torchrec.config import RunConfig
 from flm_torchrec.data.dataset import Column, Dataset
@@ -74,7 +75,8 @@ def build_flm(config: RunConfig, dataset: Dataset, encoder: TextEncoder | None) 
         fusion=items
         and fusion(num_views=num_views, dim=views.width, view_dropout=views.view_dropout),
         history=build_history(config, dataset),
-        linear=LinearPath() if views.linear else None,
+        linear=LinearPath() if views.linear and not views.linear.rank else None,
+        low_rank=low_rank_path(config, dataset),
     )
 
 

@@ -10,6 +10,7 @@ from flm_torchrec.data.collate import Collator
 from flm_torchrec.data.dataset import TRAIN, VALIDATION, Dataset, Entity
 from flm_torchrec.data.domain_sampling import DomainUserSampler, draws_of_users
 from flm_torchrec.data.domains import joined
+from flm_torchrec.data.id_bags import IdBags
 from flm_torchrec.data.negatives import (
     AllItems,
     InBatchItems,
@@ -63,6 +64,7 @@ def check_shares(config: RunConfig, dataset: Dataset, world_size: int) -> None:
         "views.text.rows": text.rows if text else 0,
         "tasks.mlm.texts": mlm.texts if mlm else 0,
         "tasks.align.items": align.items if align else 0,
+        "tasks.align.edges": align.edges if align else 0,
         "tasks.clm.texts": clm.texts if clm else 0,
         "tasks.cloze.items": cloze.items if cloze else 0,
     }
@@ -210,6 +212,14 @@ def items_to_hide_of(dataset: Dataset, attribute: str) -> Entity:
     return dataset.items
 
 
+def id_bags(config: RunConfig, dataset: Dataset) -> IdBags | None:
+    """What a linear path of two tables reads; None without one."""
+    linear = config.views.linear
+    if linear is None or not linear.rank or dataset.items is None:
+        return None
+    return IdBags(dataset.items, dataset.interactions.time)
+
+
 def build_collator(
     config: RunConfig, dataset: Dataset, *, texts: Texts | None, rank: int, world_size: int
 ) -> Collator:
@@ -241,9 +251,11 @@ def build_collator(
         text_rows=rows // world_size,
         masked_rows=language.texts // world_size if language else 0,
         aligned_rows=align.items // world_size if align else 0,
+        aligned_edges=align.edges // world_size if align else 0,
         cloze=hidden,
         hidden_share=config.tasks.item_cloze.share if config.tasks.item_cloze else 0.0,
         any_order=any_order(config, dataset),
+        id_bags=id_bags(config, dataset),
         rank=rank,
         world_size=world_size,
         seed=config.train.seed,

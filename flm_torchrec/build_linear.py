@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flm_torchrec.build_data import window_of
+from flm_torchrec.build_data import id_bags, window_of
 from flm_torchrec.config import RunConfig
 from flm_torchrec.data.content import item_content, warm_and_cold
 from flm_torchrec.data.dataset import Dataset
@@ -16,9 +16,13 @@ from flm_torchrec.errors import UserError
 from flm_torchrec.files import atomic_file
 from flm_torchrec.model import FLM
 from flm_torchrec.views.linear_fit import fill_cold, next_item_weights
+from flm_torchrec.views.low_rank import LowRankPath
+from flm_torchrec.views.sparse import SparseView, embedding_bags
 
-# Each pair of a catalogue's items has a weight in each of five fits: 2 GB.
+# Each pair of a catalogue's items has a weight in each of five fits: 2 GB, of 2 items^3 operations
+# a fit.
 MOST_ITEMS = 10_000
+_NO_HISTORIES = "views.linear: the data has no histories of items; allowed: null"
 # Of the fit: raise it when the same data and setting give other weights.
 VERSION = "next item 1"
 
@@ -28,11 +32,11 @@ def fitted(config: RunConfig, dataset: Dataset) -> Tensor:
     linear, items, window = config.views.linear, dataset.items, window_of(config, dataset)
     assert linear is not None
     if items is None or dataset.users is None or not window:
-        raise UserError("views.linear: the data has no histories of items; allowed: null")
+        raise UserError(_NO_HISTORIES)
     if len(items.ids) > MOST_ITEMS:
         raise UserError(
             f"views.linear: the data has {len(items.ids)} items, each pair of which has a weight; "
-            f"allowed: at most {MOST_ITEMS}"
+            f"allowed: at most {MOST_ITEMS}, or views.linear.rank above 0: two tables of that width"
         )
     return next_item_weights(
         next_items(dataset),
@@ -40,6 +44,23 @@ def fitted(config: RunConfig, dataset: Dataset) -> Tensor:
         window=window,
         l2=linear.l2,
         reverse=linear.reverse,
+    )
+
+
+def low_rank_path(config: RunConfig, dataset: Dataset) -> LowRankPath | None:
+    """The path of two tables, on the meta device; None without one."""
+    linear, bags = config.views.linear, id_bags(config, dataset)
+    if linear is None or not linear.rank:
+        return None
+    if bags is None or dataset.users is None or not window_of(config, dataset):
+        raise UserError(_NO_HISTORIES)
+    rank = linear.rank
+    rows = {name: column.num_embeddings for name, column in bags.columns.items()}
+    history = embedding_bags("linear_history", rows, dim=rank, is_weighted=True)
+    # From 0, so that the path begins as none.
+    following = embedding_bags("linear_next", rows, dim=rank, std=0.0)
+    return LowRankPath(
+        SparseView(history, dim=rank), SparseView(following, dim=rank), dim=config.views.width
     )
 
 

@@ -35,7 +35,10 @@ def pretraining_tasks(
     if on.order is not None:
         tasks["order"] = _order(config, on.order, dataset, flm), on.order.weight
     if on.align is not None:
-        _need_two_views("align", flm)
+        if on.align.edges:
+            _need_users_and_items("align.edges", flm)
+        else:
+            _need_two_views("align", flm)
         task = Alignment(temperature=on.align.temperature, gather=gather)
         tasks["align"] = task, on.align.weight
     if on.mlm is not None:

@@ -64,10 +64,19 @@ class HistoryConfig(Strict):
 
 
 class LinearConfig(Strict):
-    """The next item by ridge regression on the recency-weighted history, added to the scores."""
+    """The next item by a linear model of the recency-weighted history, added to the scores: the
+    ridge regression of each item on each, or two tables that are learned."""
 
-    l2: Annotated[float, Field(gt=0)] = 450.0
-    reverse: Rate = 0.5  # weight of the sequences read backwards
+    l2: Annotated[float, Field(gt=0)] = 450.0  # of the regression
+    reverse: Rate = 0.5  # weight of the sequences read backwards, in the regression
+    rank: Count = 0  # width of the tables; 0: the regression
+
+    @model_validator(mode="after")
+    def _the_form_has_what_is_set(self) -> "LinearConfig":
+        for name in ("l2", "reverse"):
+            if self.rank and getattr(self, name) != LinearConfig.model_fields[name].default:
+                raise ValueError(f"{name} has no effect with rank: {self.rank}")
+        return self
 
 
 class ViewsConfig(Strict):
@@ -118,10 +127,11 @@ class OrderConfig(Strict):
 
 
 class AlignConfig(Strict):
-    """InfoNCE between every two views of an item."""
+    """InfoNCE between every two views of an item, and between a user and an item met."""
 
     weight: Rate = 0.1
     items: Positive = 256  # items aligned a step, over all ranks
+    edges: Count = 0  # interactions aligned a step, over all ranks; 0: none
     temperature: Annotated[float, Field(ge=0.01, le=1)] = 0.1
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from flm_torchrec.assemble import Assembly
-from flm_torchrec.build_data import any_order
+from flm_torchrec.build_data import any_order, id_bags
 from flm_torchrec.build_linear import fill_cold_items
 from flm_torchrec.data.collate import Collator
 from flm_torchrec.data.dataset import VALIDATION, Dataset
@@ -44,6 +44,7 @@ def grown(assembly: Assembly, newcomers: Newcomers) -> Assembly:
         negatives=NoItems(),
         text=None,
         any_order=any_order(assembly.config, dataset),
+        id_bags=id_bags(assembly.config, dataset),
         rank=runtime.rank,
         world_size=runtime.world_size,
     )

@@ -10,6 +10,7 @@ from flm_torchrec.data.batch import FLMBatch, ItemRows, MaskedText, TextRows, Us
 from flm_torchrec.views.fusion import Fusion
 from flm_torchrec.views.history import CausalHistory, History
 from flm_torchrec.views.linear import LinearPath
+from flm_torchrec.views.low_rank import LowRankPath
 from flm_torchrec.views.sparse import SparseView
 from flm_torchrec.views.text import TextView
 from flm_torchrec.views.vector import VectorView
@@ -24,6 +25,7 @@ class Items:
     present: Tensor  # (V, M) bool
     weights: Tensor  # (M, V), what the fusion gave each view
     features: Tensor  # (M, F, D), the embeddings of the single features
+    next_row: Tensor | None = None  # (M, r), what a low-rank linear path scores
     hidden: Tensor | None = None  # (C, D), the fused vectors of those with an attribute hidden
 
 
@@ -78,6 +80,7 @@ class FLM(nn.Module):
         fusion: Fusion | None = None,
         history: History | None = None,
         linear: LinearPath | None = None,
+        low_rank: LowRankPath | None = None,
     ) -> None:
         super().__init__()
         assert (item_view is None) == (fusion is None), "items are fused"
@@ -92,6 +95,7 @@ class FLM(nn.Module):
         self.history = history
         self.hides_events = isinstance(history, CausalHistory) and history.hidden_event is not None
         self.linear = linear
+        self.low_rank = low_rank
         # Without a history a user's state is what the features say.
         self.norm = None
         if history is None and user_view is not None:
@@ -124,12 +128,16 @@ class FLM(nn.Module):
         stacked, is_present = torch.cat(views), torch.cat(present)
         fused, weights = self.fusion(stacked, is_present)
         num_items = items.row.shape[0]
+        next_row = None
+        if self.low_rank is not None and items.ids is not None:
+            next_row = self.low_rank.items(items.ids, fused[:num_items])
         return Items(
             row=fused[:num_items],
             views=stacked[:, :num_items],
             present=is_present[:, :num_items],
             weights=weights[:num_items],
             features=features[:num_items],
+            next_row=next_row,
             hidden=fused[num_items:],
         ), encoded
 
@@ -163,4 +171,8 @@ class FLM(nn.Module):
             context = self.context_view.features(batch.edges.context)
         if self.linear is not None:
             linear = self.linear(batch.users, batch.items, batch.edges)
+        elif self.low_rank is not None:
+            assert items is not None, "histories are of items"
+            rows = items.row, items.next_row
+            linear = self.low_rank(batch.users, batch.items, batch.edges, *rows)
         return Views(users=users, items=items, context=context, masked=masked, linear=linear)

@@ -44,6 +44,7 @@ def encode_items(
     batch = ItemRows(
         row=row,
         features=features_kjt(items.columns, rows),
+        ids=collator.id_bags and collator.id_bags.of_items(rows),
         numbers=torch.from_numpy(items.numbers[rows]),
         first=row,
         log_q=torch.zeros(0),
@@ -81,20 +82,24 @@ class Retrieval:
         self.collator = collator
         self.device = device
         with evaluating(model):
-            self.items = self._encode_items(rank, world_size, gather, block)
+            self.items, self.next_rows = self._encode_items(rank, world_size, gather, block)
 
     def _encode_items(
         self, rank: int, world_size: int, gather: Callable[[Tensor], Tensor], block: int
-    ) -> Tensor:
-        """-> item rows (num_items, D)"""
+    ) -> tuple[Tensor, Tensor | None]:
+        """-> item rows (num_items, D), and those of a low-rank linear path (num_items, r)"""
         num_items = len(_catalogue(self.collator).ids)
         block = min(block, -(-num_items // world_size))
-        parts = []
+        parts, next_parts = [], []
         for start in range(0, num_items, block * world_size):
             own = np.arange(start + rank * block, start + (rank + 1) * block)
             rows = np.where(own < num_items, own, 0)
-            parts.append(gather(encode_items(self.model, self.collator, rows, self.device).row))
-        return torch.cat(parts)[:num_items]
+            made = encode_items(self.model, self.collator, rows, self.device)
+            parts.append(gather(made.row))
+            if made.next_row is not None:
+                next_parts.append(gather(made.next_row))
+        next_rows = torch.cat(next_parts)[:num_items] if next_parts else None
+        return torch.cat(parts)[:num_items], next_rows
 
     def users(self, user: NDArray[np.int64], seqs: Sequences) -> Tensor:
         """user (n,) rows -> state after the latest events (n, D)."""
@@ -103,11 +108,15 @@ class Retrieval:
     def scores(self, user: NDArray[np.int64], seqs: Sequences) -> Tensor:
         """user (n,) rows -> (n, num_items) scores; the unknown item, row 0, has one too. Items of
         other domains than a user's are at -inf."""
-        rows, linear = self._user_rows(user, seqs), self.model.flm.linear
+        rows = self._user_rows(user, seqs)
         scores = self._states(rows) @ self.items.T
-        if linear is not None:
-            with evaluating(self.model):
+        linear, low_rank = self.model.flm.linear, self.model.flm.low_rank
+        with evaluating(self.model):
+            if linear is not None:
                 scores = scores + linear.catalogue(rows)
+            if low_rank is not None:
+                assert self.next_rows is not None
+                scores = scores + low_rank.catalogue(rows, self.items, self.next_rows)
         domains = self.collator.dataset.domains
         if domains is None:
             return scores

@@ -120,6 +120,13 @@ def test_alignment_of_a_single_view_is_the_users_mistake():
         build_model(config, DATASET, None)
 
 
+def test_users_are_aligned_with_items_of_a_single_view_too():
+    config = tiny_model.config(tasks={"align": {"edges": 4}})
+    assert build_model(config, DATASET, None).objective.names == ("align",)
+    with pytest.raises(UserError, match=r"tasks\.align\.edges: the data has no users; allowed"):
+        build_model(config, tiny_logs.clicks(), None)
+
+
 def test_each_text_and_each_vector_is_a_view_by_its_name(encoder_folder):
     config = tiny_model.config(text={"encoder": str(encoder_folder)}, tasks={"align": {}})
     model = tiny_model.parts(config, tiny_logs.with_views(DATASET)).model

@@ -53,10 +53,11 @@ def test_more_users_or_texts_a_step_than_there_are_is_the_users_mistake(encoder_
 
 def test_what_a_step_holds_is_shared_among_the_ranks(encoder_folder):
     text = {"encoder": str(encoder_folder), "mode": "full", "rows": 4}
-    tasks = {"mlm": {"texts": 6}, "align": {"items": 4}}
+    tasks = {"mlm": {"texts": 6}, "align": {"items": 4, "edges": 8}}
     config = tiny_model.config(text=text, tasks=tasks)
     made = tiny_model.parts(config, DATASET, rank=1, world_size=2).collator
-    assert (made.text_rows, made.masked_rows, made.aligned_rows) == (2, 3, 2)
+    assert (made.text_rows, made.masked_rows) == (2, 3)
+    assert (made.aligned_rows, made.aligned_edges) == (2, 4)
     assert (made.rank, made.world_size, made.window) == (1, 2, 4)
 
 

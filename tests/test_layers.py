@@ -40,7 +40,15 @@ ALLOWED = {
     "build_linear": LEAVES | {"data", "views", "model", "config", "build_data"},
     "build_tasks": LEAVES | {"data", "views", "model", "tasks", "config", "build_data"},
     "build": MODEL
-    | {"config", "encoder", "build_data", "build_heads", "build_history", "build_tasks"},
+    | {
+        "config",
+        "encoder",
+        "build_data",
+        "build_heads",
+        "build_history",
+        "build_linear",
+        "build_tasks",
+    },
     "transfer": LEAVES | {"data", "config"},
     "assemble": BUILT | {"transfer"},
     "grown": BUILT | {"assemble"},

@@ -6,6 +6,7 @@ import torch
 
 from flm_torchrec.data.sampling import histories, last_windows
 from flm_torchrec.retrieval import Retrieval, evaluating
+from flm_torchrec.tasks.ranking import edge_scores
 
 DATASET = tiny.dataset()
 SEQS = histories(DATASET.interactions, before_part=2)
@@ -55,6 +56,22 @@ def test_scores_are_the_last_state_times_the_items(parts):
     made = retrieval(parts)
     torch.testing.assert_close(made.items, views.items.row)
     torch.testing.assert_close(made.scores(EVERYONE, SEQS), last @ views.items.row.T)
+
+
+def test_a_low_rank_path_scores_the_catalogue_as_it_scores_edges():
+    config = tiny_model.config(views={"linear": {"rank": 4}}, data={"users": 6})
+    low_rank = tiny_model.parts(config, DATASET)
+    for parameter in low_rank.model.flm.low_rank.parameters():
+        torch.nn.init.normal_(parameter)
+    rows = np.flatnonzero(DATASET.interactions.part == 2)
+    user = DATASET.interactions.user[rows]
+    batch = low_rank.collator.edge_batch(rows, SEQS)
+    with evaluating(low_rank.model):
+        views = low_rank.model.flm(batch)
+    of_each = retrieval(low_rank).scores(user, SEQS)
+    met = of_each.gather(1, torch.from_numpy(DATASET.interactions.item[rows])[:, None])[:, 0]
+    torch.testing.assert_close(met, edge_scores(views, batch))
+    assert (views.linear.abs() > 1e-3).all()
 
 
 def test_scores_follow_the_events_that_are_known_by_then(parts):

@@ -169,6 +169,7 @@ def batch(
     labels: Tensor | None = None,
     label_weight: Tensor | None = None,
     aligned: Sequence[int] = (),
+    aligned_edges: Sequence[int] = (),
     hidden: Sequence[Sequence[int]] | None = None,
     masked_target: Tensor | None = None,
 ) -> FLMBatch:
@@ -186,6 +187,7 @@ def batch(
             step=torch.arange(window).repeat(num_users),
             labels=labels,
             label_weight=label_weight,
+            aligned=aligned_edges,
         ),
         users=UserRows(
             row=torch.arange(1, 1 + num_users),
@@ -224,6 +226,7 @@ def edges(
     labels: Tensor | None = None,
     label_weight: Tensor | None = None,
     numbers: Tensor | None = None,
+    aligned: Sequence[int] = (),
 ) -> Edges:
     """Edges by hand; each of an item counts the same, none has been passed over."""
     none = torch.zeros(len(item), 0)
@@ -239,6 +242,7 @@ def edges(
         label_weight=none if label_weight is None else label_weight,
         context=None,
         numbers=none if numbers is None else numbers,
+        aligned=torch.tensor(aligned, dtype=torch.int64),
     )
 
 

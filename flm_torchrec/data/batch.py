@@ -55,6 +55,7 @@ class UserRows(TensorBatch):
     hidden: Tensor  # (U, H) int64, events of the window to be found though hidden; -1 = none
     known_user: Tensor  # (S,) int64, with known_item pairs met before the window, or at any time
     known_item: Tensor  # (S,) int64, rows of the batch's items
+    behind: KeyedJaggedTensor | None = None  # stride U, as `Edges.behind`, of users without edges
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +85,7 @@ class ItemRows(TensorBatch):
     first: Tensor  # (M,) int64, the first of the batch's rows that holds the same item
     log_q: Tensor  # (N,) float32, log of the expected number of times each negative is drawn
     aligned: Tensor  # (A,) int64, distinct rows of the batch whose views are to agree
+    ids: KeyedJaggedTensor | None = None  # stride M, of those that training met
     domain: Tensor | None = None  # (M,) int64, of several, in which alone an item competes
     cloze: ClozeRows = field(default_factory=ClozeRows.none)
 
@@ -136,7 +138,9 @@ class Edges(TensorBatch):
     labels: Tensor  # (E, T) float32, 0 where missing
     label_weight: Tensor  # (E, T) float32, 0 where missing
     context: KeyedJaggedTensor | None  # stride E
+    behind: KeyedJaggedTensor | None = None  # stride E, ids of the events behind, by recency
     numbers: Tensor  # (E, Fc) float32 in [-1, 1], the context's numbers
+    aligned: Tensor  # (B,) int64, ranked edges whose user and item are to agree; -1 = none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

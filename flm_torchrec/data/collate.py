@@ -1,5 +1,7 @@
 """Windows of sequences and rows of a log become an `FLMBatch`, without a loop over rows."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -7,7 +9,9 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from flm_torchrec.data.batch import Edges, FLMBatch, ItemRows, MaskedText, TextRows, UserRows
 from flm_torchrec.data.cloze import AttributeCloze
+from flm_torchrec.data.content import has_views
 from flm_torchrec.data.dataset import Dataset
+from flm_torchrec.data.id_bags import IdBags
 from flm_torchrec.data.kjt import ContextReader, features_kjt
 from flm_torchrec.data.masking import hide_events
 from flm_torchrec.data.moments import EdgeRows, MomentFinder, Moments, met_by, sessions
@@ -19,6 +23,7 @@ from flm_torchrec.data.sampling import (
     Sequences,
     UserSampler,
     Windows,
+    some_of,
 )
 from flm_torchrec.data.text import Texts
 from flm_torchrec.data.text_batch import masked_rows, text_rows
@@ -29,9 +34,10 @@ class Collator:
     """Batches for one rank of `world_size`.
 
     `text_rows` texts a rank are encoded with gradient, `masked_rows` texts a rank are masked,
-    `aligned_rows` items a rank are aligned, an attribute is hidden of the items of `cloze` and a
-    `hidden_share` of each history's events. With `any_order` an edge sees all other events of its
-    user, not the earlier ones alone.
+    `aligned_rows` items and `aligned_edges` edges a rank are aligned, an attribute is hidden of the
+    items of `cloze` and a `hidden_share` of each history's events. With `any_order` an edge sees
+    all other events of its user, not the earlier ones alone. `id_bags` are for a low-rank linear
+    path.
     """
 
     def __init__(
@@ -45,9 +51,11 @@ class Collator:
         text_rows: int = 0,
         masked_rows: int = 0,
         aligned_rows: int = 0,
+        aligned_edges: int = 0,
         cloze: AttributeCloze | None = None,
         hidden_share: float = 0.0,
         any_order: bool = False,
+        id_bags: IdBags | None = None,
         rank: int = 0,
         world_size: int = 1,
         seed: int = 0,
@@ -60,8 +68,10 @@ class Collator:
         self.text_rows = text_rows
         self.masked_rows = masked_rows
         self.aligned_rows = aligned_rows
+        self.aligned_edges = aligned_edges
         self.cloze = cloze
         self.hidden_share = hidden_share
+        self.id_bags = id_bags
         self.rank = rank
         self.world_size = world_size
         self.seed = seed
@@ -75,23 +85,11 @@ class Collator:
             has_items=dataset.items is not None,
             any_order=any_order,
         )
-        self.has_views = self._has_views()
+        self.has_views = has_views(dataset.items, text)
         self.context = ContextReader(dataset.interactions.context)
         users = dataset.users
         self.user_numbers = np.zeros((1, 0)) if users is None else users.numbers_and_vectors()
         self.all_features: KeyedJaggedTensor | None = None
-
-    def _has_views(self) -> NDArray[np.bool_]:
-        """(num_items,) has an item a view beside its features?"""
-        items, text = self.dataset.items, self.text
-        has = np.zeros(0 if items is None else len(items.ids), dtype=bool)
-        if items is not None:
-            for vectors in items.vectors.values():
-                has |= (vectors != 0).any(1)
-            if text is not None and text.num_names:
-                rows = text.row(np.arange(text.num_names)[:, None], np.arange(len(has)))
-                has |= (text.table.length[rows] > 0).any(0)
-        return has
 
     def step(self, sampler: UserSampler | LogSampler | None, step: int) -> FLMBatch:
         """This rank's part of the training batch of `step`; without a sampler texts only."""
@@ -150,7 +148,8 @@ class Collator:
         moments = self.finder.moments(windows, seqs)
         users = self._users(moments, np.arange(len(self.dataset.items.ids)), moments.met)
         assert users is not None, "users are asked for"
-        return users
+        at = np.arange(len(moments.user)), moments.num_events
+        return replace(users, behind=self.id_bags and self.id_bags.of_moments(moments, *at))
 
     def _item_rows(
         self, moments: Moments, edges: EdgeRows, negatives: Negatives, rng: np.random.Generator
@@ -188,13 +187,11 @@ class Collator:
         first = index[inverse]
         aligned = rows[:0]
         if rng is not None:
-            may_align = (rows > 0) & (first == np.arange(len(rows)))
-            candidates = np.flatnonzero(may_align & self.has_views[rows])
+            candidates = np.flatnonzero((first == np.arange(len(rows))) & self.has_views[rows])
             # Where all ranks draw alike, each takes its share; row 0 fills up.
             ranks = self.world_size if holds_all else 1
-            total = self.aligned_rows * ranks
-            aligned = rng.choice(candidates, size=min(total, len(candidates)), replace=False)
-            aligned = np.pad(aligned, (0, total - len(aligned)))[self.rank % ranks :: ranks]
+            aligned = some_of(candidates, self.aligned_rows * ranks, rng, fill=0)
+            aligned = aligned[self.rank % ranks :: ranks]
         return ItemRows(
             row=torch.from_numpy(rows),
             features=self._every_feature(rows) if holds_all else features_kjt(entity.columns, rows),
@@ -202,6 +199,7 @@ class Collator:
             first=torch.from_numpy(first),
             log_q=torch.from_numpy(log_q),
             aligned=torch.from_numpy(aligned),
+            ids=self.id_bags and self.id_bags.of_items(rows),
             domain=None if domains is None else torch.from_numpy(domains.items[rows]),
         )
 
@@ -264,6 +262,7 @@ class Collator:
             self.dataset, row, edges.is_real, edges.everyone, self.world_size
         )
         is_negative = edges.is_real & ~interactions.positive[row]
+        aligned = some_of(np.flatnonzero(edges.is_ranked), self.aligned_edges, rng, fill=-1)
         if self.always and num_negatives:
             sampled = len(item_rows) - num_negatives + rng.integers(num_negatives, size=len(item))
             met = met_by(moments, user, item_rows[sampled], len(self.has_views))
@@ -293,5 +292,7 @@ class Collator:
             labels=torch.from_numpy(labels),
             label_weight=torch.from_numpy(label_weight),
             context=self.context.kjt(row),
+            behind=self.id_bags and self.id_bags.of_moments(moments, user, step),
             numbers=torch.from_numpy(interactions.numbers.take(row, axis=0, mode="clip")),
+            aligned=torch.from_numpy(aligned),
         )

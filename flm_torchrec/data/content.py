@@ -3,8 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from flm_torchrec.data.dataset import TRAIN, Column, Dataset
+from flm_torchrec.data.dataset import TRAIN, Column, Dataset, Entity
 from flm_torchrec.data.sampling import Rows
+from flm_torchrec.data.text import Texts
 
 # Of a feature against a text or vector, whose rows have length 1 (chosen on ML-100K's cold items).
 _FEATURE = 0.3
@@ -31,6 +32,18 @@ def warm_and_cold(dataset: Dataset) -> tuple[Rows, Rows]:
     assert items is not None
     met = np.bincount(interactions.item[interactions.part == TRAIN], minlength=len(items.ids))
     return 1 + np.flatnonzero(met[1:]), 1 + np.flatnonzero(met[1:] == 0)
+
+
+def has_views(items: Entity | None, text: Texts | None) -> NDArray[np.bool_]:
+    """(items,) has an item a view beside its features?"""
+    has = np.zeros(0 if items is None else len(items.ids), dtype=bool)
+    if items is not None:
+        for vectors in items.vectors.values():
+            has |= (vectors != 0).any(1)
+        if text is not None and text.num_names:
+            rows = text.row(np.arange(text.num_names)[:, None], np.arange(len(has)))
+            has |= (text.table.length[rows] > 0).any(0)
+    return has
 
 
 def _directions(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

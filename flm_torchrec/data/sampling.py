@@ -35,6 +35,12 @@ class Histories(Sequences):
         return self.kept[start + interactions.before[rows]] - self.kept[start]
 
 
+def some_of(rows: Rows, count: int, rng: np.random.Generator, *, fill: int) -> Rows:
+    """`count` distinct ones of `rows`; where there are fewer, `fill` fills up."""
+    some = rng.choice(rows, size=min(count, len(rows)), replace=False)
+    return np.pad(some, (0, count - len(some)), constant_values=fill)
+
+
 def histories(interactions: Interactions, *, before_part: int) -> Histories:
     """The history events of every part before `before_part` (1: training; 2: with validation)."""
     is_kept = interactions.part[interactions.events] < before_part

@@ -1,5 +1,7 @@
 """Pure losses over scores: a softmax against negatives, and agreement of two views."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -65,21 +67,22 @@ def info_nce(
     right: Tensor,
     scale: Tensor,
     is_there: Tensor | None = None,
-    item: Tensor | None = None,
+    same: Sequence[Tensor] = (),
 ) -> Tensor:
     """Symmetric InfoNCE (Radford et al., 2021): row i of `left` belongs to row i of `right`.
 
     left, right (A, D), scale () = 1 / temperature, is_there (A,) bool the rows that count,
-    item (A,) what the rows are: those of one item are no negatives of each other
+    same (A,) each, whose the rows are: those that agree in any are no negatives of each other
     -> scalar; 0 without rows.
     """
     if is_there is None:
         is_there = torch.ones_like(left[:, 0], dtype=torch.bool)
-    place = torch.arange(left.shape[0], device=left.device)
-    item = place if item is None else item
-    counts = (is_there[:, None] & is_there) & ((item[:, None] != item) | (place[:, None] == place))
+    is_own = torch.eye(left.shape[0], dtype=torch.bool, device=left.device)
+    is_negative = is_there[:, None] & is_there
+    for owner in same:
+        is_negative = is_negative & (owner[:, None] != owner)
     logits = scale * (F.normalize(left, dim=1) @ F.normalize(right, dim=1).T)
     # A finite floor instead of -inf: a row that isn't there gets weight 0, not NaN.
-    logits = logits.masked_fill(~counts, -1e4)
+    logits = logits.masked_fill(~(is_negative | (is_own & is_there)), -1e4)
     both = torch.stack([logits, logits.T]).log_softmax(2).diagonal(dim1=1, dim2=2)  # (2, A)
     return -(both * is_there).sum() / (2 * is_there.sum().clamp(min=1))

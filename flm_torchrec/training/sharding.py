@@ -84,7 +84,8 @@ def shard(
     tables = {name: placement.sharding_type for name, placement in _placements(plan)}
     for name, parameter in model.named_parameters():
         if tables.get(name, DATA_PARALLEL) != DATA_PARALLEL:
-            _apply_optimizer_in_backward(optimizer_class, [parameter], settings)
+            # A copy: TorchRec adds to it.
+            _apply_optimizer_in_backward(optimizer_class, [parameter], dict(settings))
     dmp = DistributedModelParallel(model, device=device, plan=plan, sharders=_sharders())
     optimizers: list[KeyedOptimizer] = [dmp.fused_optimizer]
     named = dict(dmp.named_parameters())

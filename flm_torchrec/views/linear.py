@@ -5,10 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flm_torchrec.data.batch import Edges, ItemRows, UserRows
+from flm_torchrec.data.recency import EARLIER_SESSION, KERNEL
 
-# The weight of an event by how many events ago it was: sum of share * exp(-distance / scale).
-KERNEL = ((0.7, 15.0), (0.3, 3.0), (0.03, float("inf")))
-EARLIER_SESSION = 0.5  # times this, where a session began in between
 _FLOOR = 1e-3  # of a linear score: what lies below is noise
 
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from flm_torchrec.data.recency import KERNEL
 from flm_torchrec.views.history import History
-from flm_torchrec.views.linear import KERNEL
 
 
 class MeanHistory(History):

@@ -17,10 +17,12 @@ def embedding_bags(
     dim: int,
     multi: frozenset[str] = frozenset(),
     std: float = 0.02,
+    is_weighted: bool = False,
 ) -> EmbeddingBagCollection:
     """One table `{prefix}_{feature}` a feature, on the meta device.
 
-    Features in `multi` are averaged over their values. Rows start as normal(0, std).
+    Features in `multi` are averaged over their values, others added up, `is_weighted` by what the
+    KJT gives each. Rows start as normal(0, std).
     """
     tables = [
         EmbeddingBagConfig(
@@ -33,7 +35,9 @@ def embedding_bags(
         )
         for feature, rows in num_embeddings.items()
     ]
-    return EmbeddingBagCollection(tables=tables, device=torch.device("meta"))
+    return EmbeddingBagCollection(
+        tables=tables, is_weighted=is_weighted, device=torch.device("meta")
+    )
 
 
 class _Stack(nn.Module):

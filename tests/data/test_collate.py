@@ -196,6 +196,19 @@ def test_the_batch_of_one_rank_is_the_halves_of_two():
     assert both.reshape(-1).tolist() == whole.items.aligned.tolist()
 
 
+def test_edges_are_aligned_once_each_and_only_where_they_are_ranked():
+    positive = np.ones(len(DATASET.interactions.user), dtype=bool)
+    positive[EVENTS.events[EVENTS.offsets[4] + 2]] = False
+    liked = replace(DATASET, interactions=replace(DATASET.interactions, positive=positive))
+    edges = collator(liked, aligned_edges=8).batch(PADDED, SEQS, rng_key=KEY).edges
+    aligned = edges.aligned.tolist()
+    assert sorted(aligned) == [-1] * 4 + [0, 1, 3, 5]
+    assert (edges.weight[edges.aligned[edges.aligned >= 0]] > 0).all()
+    few = collator(aligned_edges=2).batch(PADDED, SEQS, rng_key=KEY).edges.aligned.tolist()
+    assert len(set(few)) == 2
+    assert few == collator(aligned_edges=2).batch(PADDED, SEQS, rng_key=KEY).edges.aligned.tolist()
+
+
 def test_weights_over_all_ranks_add_up_to_the_world_size():
     both = halves(PADDED)
     assert sum(half.edges.weight.sum().item() for half in both) == pytest.approx(2)

@@ -8,7 +8,8 @@ import torch
 from sklearn.linear_model import Ridge
 
 from flm_torchrec.data.next_items import next_items
-from flm_torchrec.views.linear import EARLIER_SESSION, LinearPath, history_weight, recency
+from flm_torchrec.data.recency import EARLIER_SESSION
+from flm_torchrec.views.linear import LinearPath, history_weight, recency
 from flm_torchrec.views.linear_fit import fill_cold, next_item_weights
 
 ALL = [0, 1, 2, 3]
