@@ -53,6 +53,7 @@ def build_heads(config: RunConfig, dataset: Dataset) -> Heads:
         adapter=tasks.adapter,
         biased=tasks.biases,
         joint={name: _given(schema, name) for name in tasks.joint},
+        l2=tasks.l2,
     )
 
 

@@ -179,6 +179,7 @@ class HeadsConfig(Strict):
     dropout: Share = 0.2
     adapter: Count = 0  # width of the bottleneck of each label's residual adapter; 0: none
     biases: list[str] = []  # labels that have a bias of each user, item and feature
+    l2: Rate = 0.0  # on the features' embeddings of an edge, beside the loss of each label
     joint: list[str] = []  # labels learned with the one that their `where` names, on all edges
 
     @model_validator(mode="after")

@@ -140,6 +140,10 @@ class Heads(nn.Module):
     bias of each, without tables of its own; a new user or item has the unknown row's, and those of
     its features.
 
+    `l2` times the squared length of those embeddings is added to the loss of each edge, as matrix
+    factorisation has it: what is seen often is held back as often. (A table's optimizer has no
+    weight decay on CPU.)
+
     `joint` gives labels the label that they are given (a conversion, the click). Such a label has
     p(given) p(label | given) trained on all edges where both are known, a label that is given 0
     being known to be 0 (ESMM, Ma et al., SIGIR 2018): no selection of the edges biases it. The two
@@ -155,8 +159,10 @@ class Heads(nn.Module):
         adapter: int = 0,
         biased: Collection[str] = (),
         joint: Mapping[str, str] | None = None,
+        l2: float = 0.0,
     ) -> None:
         super().__init__()
+        self.l2 = l2
         self.names = tuple(heads)
         self.edge_input = edge_input
         # The suffix: a module may not be called `apply` or `type`, a label may.
@@ -177,7 +183,9 @@ class Heads(nn.Module):
 
     def hidden(self, views: Views, batch: FLMBatch) -> dict[str, Tensor]:
         """What the head of each label reads: (E, its width)."""
-        seen, features = self.edge_input(views, batch)
+        return self._hidden(*self.edge_input(views, batch))
+
+    def _hidden(self, seen: Tensor, features: list[Tensor]) -> dict[str, Tensor]:
         hidden = {}
         for name, adapter, own in zip(self.names, self.adapters, self.bottom(seen), strict=True):
             hidden[name] = adapter(own)
@@ -206,7 +214,12 @@ class Heads(nn.Module):
 
     def forward(self, views: Views, batch: FLMBatch) -> Tensor:
         """-> (T,)"""
-        hidden = self.hidden(views, batch)
+        seen, features = self.edge_input(views, batch)
+        hidden = self._hidden(seen, features)
+        held = seen.new_zeros(seen.shape[0])  # (E,)
+        if self.l2:
+            for vectors in features:
+                held = held + self.l2 * vectors.square().sum((1, 2))
         labels = dict(zip(self.names, batch.edges.labels.unbind(1), strict=True))
         weights = dict(zip(self.names, batch.edges.label_weight.unbind(1), strict=True))
         losses = []
@@ -217,5 +230,5 @@ class Heads(nn.Module):
                 logits = self._logits(hidden, name)
                 told = (labels[given], labels[name]), (weights[given], weights[name])
                 loss = joint_loss(logits, *told)
-            losses.append(loss)
+            losses.append(loss + (weights[name] * held).sum())
         return torch.stack(losses)

@@ -221,6 +221,16 @@ def conditional() -> Heads:
     return made
 
 
+def test_l2_holds_back_the_embeddings_of_the_edges_that_a_label_counts():
+    named = {"like": BinaryHead(2), "rating": RealHead(2, mean=0.0, std=1.0)}
+    weights = torch.tensor([[0.5, 0.0], [0.25, 1.0]])
+    told = views(), batch(torch.zeros(2, 2), weights)
+    free, held = (heads(named, l2=l2)(*told) for l2 in (0.0, 0.1))
+    lengths = [49.25 + 61 + 2, 49.25 + 145 + 8]  # of the user's embeddings and the item's
+    expected = [0.1 * (0.5 * lengths[0] + 0.25 * lengths[1]), 0.1 * lengths[1]]
+    assert (held - free).tolist() == pytest.approx(expected)
+
+
 def test_a_conditional_label_is_predicted_given_the_other_and_with_it():
     made, hand = conditional(), batch(NO_LABELS, NO_LABELS)
     assert made.predict(views(), hand)["bought"].tolist() == pytest.approx([P_BOUGHT] * 2)
