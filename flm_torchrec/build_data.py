@@ -26,6 +26,7 @@ from flm_torchrec.data.sampling import (
     UserSampler,
     histories,
     sequences,
+    visits,
 )
 from flm_torchrec.data.schema import NONE
 from flm_torchrec.data.text import Texts
@@ -177,20 +178,19 @@ def build_negatives(config: RunConfig, dataset: Dataset) -> Negatives:
 
 
 def shown_share(config: RunConfig, dataset: Dataset) -> np.ndarray:
-    """(n,) how often an epoch shows each interaction of training: of a user with more of them than
-    a window, a part."""
+    """(n,) how often an epoch shows each interaction of training: with order: by_user, those of a
+    user with more of them than a window as often as its random windows hold them on average."""
     interactions, schema = dataset.interactions, dataset.schema.interactions
-    is_trained = interactions.part == TRAIN
-    share = is_trained.astype(np.float64)
-    if schema is not None and schema.order == "by_user":
-        total = np.bincount(interactions.user[is_trained], minlength=1)
-        shown = np.minimum(total, config.data.window) / np.maximum(total, 1)
-        if dataset.domains is not None and len(dataset.domains.names) > 1:
-            seqs = sequences(interactions, before_part=VALIDATION)
-            drawn = draws_of_users(seqs, dataset.domains.users, config.data.temperature)
-            shown = shown * drawn[: len(shown)]
-        share[is_trained] = shown[interactions.user[is_trained]]
-    return share
+    share = (interactions.part == TRAIN).astype(np.float64)
+    if schema is None or schema.order != "by_user":
+        return share
+    seqs = sequences(interactions, before_part=VALIDATION)
+    window, domains = config.data.window, dataset.domains
+    total = np.diff(seqs.offsets)
+    shown = visits(seqs, window) * np.minimum(total, window) / np.maximum(total, 1)
+    if domains is not None and len(domains.names) > 1:
+        shown *= draws_of_users(seqs, domains.users, config.data.temperature, window)
+    return share * shown[interactions.user]
 
 
 def items_to_hide_of(dataset: Dataset, attribute: str) -> Entity:

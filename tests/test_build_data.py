@@ -155,12 +155,12 @@ def test_impressions_are_not_torn_apart_by_steps_or_ranks():
                 check_shares(config, IMPRESSIONS, ranks)
 
 
-def test_in_batch_negatives_know_that_long_sequences_are_shown_in_part():
+def test_in_batch_negatives_know_how_often_long_sequences_are_shown():
     # Of users 1 to 6 training has 5, 3, 2, 4, 2 and 2 interactions.
     config = tiny_model.config(data={"window": 2, "negatives": 4, "negative_source": "in_batch"})
     drawn = build_negatives(config, DATASET)
-    # Item 6 is met by users 4, 5 and 6, item 3 by 1 and 2.
-    share = {3: 2 / 5 + 2 / 3, 6: 2 / 4 + 1 + 1}
+    # Item 6 is met by users 4, 5 and 6, item 3 by 1 and 2; of user 1 an epoch has 3 windows of 2.
+    share = {3: 6 / 5 + 4 / 3, 6: 4 / 4 + 1 + 1}
     assert drawn.q[6] / drawn.q[3] == pytest.approx(share[6] / share[3])
 
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from flm_torchrec.data.sampling import Rows, Sequences, UserSampler
+from flm_torchrec.data.sampling import Rows, Sequences, UserSampler, visits
 
 _CHUNK = 1024  # steps whose domains are drawn at once
 
@@ -18,20 +18,22 @@ def domain_shares(seqs: Sequences, domain: Rows, temperature: float) -> NDArray[
     return weight / weight.sum()
 
 
-def draws_of_users(seqs: Sequences, domain: Rows, temperature: float) -> NDArray[np.float64]:
-    """domain (num_users,) from 1 -> (num_users,) how often each user with events is drawn, over
-    how often they are on average."""
+def draws_of_users(
+    seqs: Sequences, domain: Rows, temperature: float, window: int
+) -> NDArray[np.float64]:
+    """domain (num_users,) from 1 -> (num_users,) how often each user's windows are drawn, over how
+    often they are without domains."""
     share = np.append(0.0, domain_shares(seqs, domain, temperature))
-    num_users = np.bincount(domain[np.diff(seqs.offsets) > 0], minlength=len(share))
-    num_users[0] = 0  # of the unknown ones
-    return (share * num_users.sum() / np.maximum(1, num_users))[domain]
+    shown = np.bincount(domain, visits(seqs, window), minlength=len(share))
+    shown[0] = 0  # of the unknown ones
+    return (share * shown.sum() / np.maximum(1, shown))[domain]
 
 
 class DomainUserSampler(UserSampler):
     """A `UserSampler` whose users come from domains by `domain_shares`.
 
     `domain` (num_users,) is the number of each user's, from 1; unknown users are not drawn. Within
-    a domain users come in its own epochs, of which each visits every user once, in a new order.
+    a domain users come in its own epochs, as those of a `UserSampler`.
     """
 
     def __init__(
@@ -47,8 +49,8 @@ class DomainUserSampler(UserSampler):
     ) -> None:
         super().__init__(seqs, users=users, window=window, reverse=reverse, seed=seed)
         self.share = domain_shares(seqs, domain, temperature)
-        of, num_domains = domain[self.eligible], len(self.share)
-        self.pools = [self.eligible[of == number] for number in range(1, 1 + num_domains)]
+        of, num_domains = domain[self.shown], len(self.share)
+        self.pools = [self.shown[of == number] for number in range(1, 1 + num_domains)]
         # Kept for the steps to come, also when several threads ask.
         self.counts = lru_cache(maxsize=2)(self._counts)
         self.pool_order = lru_cache(maxsize=4 * num_domains)(self._pool_order)

@@ -63,6 +63,11 @@ def sequences(interactions: Interactions, *, before_part: int) -> Sequences:
     return Sequences(events=events, offsets=np.searchsorted(interactions.user[events], users))
 
 
+def visits(seqs: Sequences, window: int) -> Rows:
+    """(num_users,) how many windows an epoch shows of each user: as many as hold all events."""
+    return -(-np.diff(seqs.offsets) // window)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Windows:
     """One window for each of U users: `length` events from `first` on, of a sequence of `total`.
@@ -105,9 +110,10 @@ def last_windows(seqs: Sequences, user: Rows, window: int) -> Windows:
 class UserSampler:
     """Windows for a step, a pure function of (seed, step): equal on every rank.
 
-    Each epoch visits every user with events once, in a new order; users that don't fill the last
-    step of an epoch wait for the next one. A user with more than `window` events shows a random
-    stretch of them; a share `reverse` of the windows runs backwards in time.
+    Each epoch has a window of every user with events, in a new order; of a user with more than
+    `window` events as many as would hold them all, each a random stretch of them. Windows that
+    don't fill the last step of an epoch wait for the next one. A share `reverse` of the windows
+    runs backwards in time.
     """
 
     def __init__(
@@ -118,15 +124,16 @@ class UserSampler:
         self.window = window
         self.reverse = reverse
         self.seed = seed
-        self.eligible = np.flatnonzero(np.diff(seqs.offsets) > 0)
-        self.steps_per_epoch = len(self.eligible) // users
-        assert self.steps_per_epoch > 0, "more users a step than users with events"
+        count = visits(seqs, window)
+        self.shown = np.arange(len(count)).repeat(count)  # users, one for each window of an epoch
+        self.steps_per_epoch = len(self.shown) // users
+        assert self.steps_per_epoch > 0, "more users a step than windows of users with events"
         # Kept for the steps to come, also when several threads ask.
         self.order = lru_cache(maxsize=2)(self._order)
 
     def _order(self, epoch: int) -> Rows:
-        """The users of an epoch."""
-        return np.random.default_rng((self.seed, 0, epoch)).permutation(self.eligible)
+        """The users of an epoch's windows."""
+        return np.random.default_rng((self.seed, 0, epoch)).permutation(self.shown)
 
     def drawn(self, step: int) -> Rows:
         """(U,) the users of a step."""

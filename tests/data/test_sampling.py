@@ -51,21 +51,21 @@ def test_windows_are_a_function_of_seed_and_step_alone():
     assert len(orders) > 1
 
 
-@pytest.mark.parametrize("users", [1, 2, 3, 6])
-def test_an_epoch_visits_every_user_once(users):
-    draw = sampler(users=users)
-    assert draw.steps_per_epoch == 6 // users
+@pytest.mark.parametrize("users", [1, 2, 4, 8])
+def test_an_epoch_has_as_many_windows_of_a_user_as_hold_all_events(users):
+    draw = sampler(users=users)  # users 1 and 4 have more than 3 events
+    assert draw.steps_per_epoch == 8 // users
     orders = set()
     for epoch in range(4):
         steps = range(epoch * draw.steps_per_epoch, (epoch + 1) * draw.steps_per_epoch)
         visited = np.concatenate([draw(step).user for step in steps])
-        assert sorted(visited) == [1, 2, 3, 4, 5, 6]
+        assert sorted(visited) == [1, 1, 2, 3, 4, 4, 5, 6]
         orders.add(tuple(visited))
     assert len(orders) > 1
 
 
-def test_users_that_do_not_fill_the_last_step_wait():
-    draw = sampler(users=4)
+def test_windows_that_do_not_fill_the_last_step_wait():
+    draw = sampler(users=5)
     assert draw.steps_per_epoch == 1
     seen = {user for step in range(20) for user in draw(step).user}
     assert seen == {1, 2, 3, 4, 5, 6}
@@ -87,9 +87,10 @@ def test_reversed_windows_run_backwards_and_what_lies_before_them_is_later_in_ti
     seen = {}
     for step in range(40):
         windows = draw(step)
-        row = windows.user.tolist().index(1)
-        shown = items(windows, windows.first, windows.length)[row]
-        seen[tuple(shown)] = items(windows, np.zeros_like(windows.first), windows.first)[row]
+        shown = items(windows, windows.first, windows.length)
+        later = items(windows, np.zeros_like(windows.first), windows.first)
+        for row in np.flatnonzero(windows.user == 1):
+            seen[tuple(shown[row])] = later[row]
     assert seen == {(5, 4): [], (4, 3): [5], (3, 2): [5, 4], (2, 1): [5, 4, 3]}
 
 
