@@ -39,7 +39,7 @@ FUSIONS: dict[str, type[Fusion]] = {
 def build_flm(config: RunConfig, dataset: Dataset, encoder: TextEncoder | None) -> FLM:
     """The model with its tables on the meta device."""
     views, users, items = config.views, dataset.users, dataset.items
-    context = dataset.interactions.context
+    context, linear = dataset.interactions.context, views.linear
 
     def sparse(prefix: str, columns: Mapping[str, Column], num_numbers: int) -> SparseView:
         rows = {name: column.num_embeddings for name, column in columns.items()}
@@ -75,7 +75,7 @@ def build_flm(config: RunConfig, dataset: Dataset, encoder: TextEncoder | None) 
         fusion=items
         and fusion(num_views=num_views, dim=views.width, view_dropout=views.view_dropout),
         history=build_history(config, dataset),
-        linear=LinearPath() if views.linear and not views.linear.rank else None,
+        linear=LinearPath(boost=linear.boost) if linear and not linear.rank else None,
         low_rank=low_rank_path(config, dataset),
     )
 

@@ -69,11 +69,12 @@ class LinearConfig(Strict):
 
     l2: Annotated[float, Field(gt=0)] = 450.0  # of the regression
     reverse: Rate = 0.5  # weight of the sequences read backwards, in the regression
+    boost: Rate = 0.75  # added to the learned weight of the regression where nothing is trained
     rank: Count = 0  # width of the tables; 0: the regression
 
     @model_validator(mode="after")
     def _the_form_has_what_is_set(self) -> "LinearConfig":
-        for name in ("l2", "reverse"):
+        for name in ("l2", "reverse", "boost"):
             if self.rank and getattr(self, name) != LinearConfig.model_fields[name].default:
                 raise ValueError(f"{name} has no effect with rank: {self.rank}")
         return self

@@ -32,6 +32,8 @@ class LinearPath(nn.Module):
 
     W is read as a table of which a moment's history is one weighted bag. In training each user's
     comes from the other users (stacking, Wolpert, 1992): a user's own next items fit too well.
+    `boost` is added to the learned scale where nothing is trained: what else is in the scores has
+    learned from the very sequences it was trained beside the path on, and is too sure of them.
 
     Example:
         path = LinearPath()
@@ -41,9 +43,10 @@ class LinearPath(nn.Module):
 
     weight: Tensor  # (1 + folds, items, items) rows = history, columns = next; [0] of all users
 
-    def __init__(self) -> None:
+    def __init__(self, *, boost: float = 0.0) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(()))
+        self.boost = boost
         # Fitted from the data, as text vectors are computed from texts: not in checkpoints.
         self.register_buffer("weight", torch.zeros(1, 0, 0), persistent=False)
 
@@ -71,7 +74,8 @@ class LinearPath(nn.Module):
         return self._log(_bags(self.weight[0], users.history, weight))
 
     def _log(self, score: Tensor) -> Tensor:
-        return self.scale * (score.clamp(min=0) + _FLOOR).log()
+        scale = self.scale if self.training else self.scale + self.boost
+        return scale * (score.clamp(min=0) + _FLOOR).log()
 
 
 def _bags(table: Tensor, rows: Tensor, weight: Tensor) -> Tensor:

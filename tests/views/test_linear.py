@@ -124,6 +124,17 @@ def test_nothing_of_the_held_out_events_is_in_the_weights():
     assert moments.event_item[moments.before[:5]].tolist() == [1, 2, 3, 4, 5]
 
 
+def test_scores_that_are_not_trained_lean_more_on_the_path():
+    weight = torch.arange(16.0).view(4, 4) / 16 - 0.5
+    plain, boosted = path(weight, weight), path(weight, weight)
+    boosted.boost = 0.5
+    batch = tiny_model.batch([[1, 2]], item_row=ALL)
+    seen = batch.users, batch.items, batch.edges
+    assert torch.equal(boosted(*seen), plain(*seen))
+    torch.testing.assert_close(boosted.eval()(*seen), 1.5 * plain.eval()(*seen))
+    torch.testing.assert_close(boosted.catalogue(batch.users), 1.5 * plain.catalogue(batch.users))
+
+
 def test_the_path_ranks_what_follows_before_anything_is_learned():
     config = tiny_model.config(
         data={"users": 6, "window": 6}, views={"linear": {"l2": 1.0}}, tasks={"rank": {}}
