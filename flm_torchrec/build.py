@@ -7,7 +7,7 @@ from torch import nn
 
 from flm_torchrec.build_heads import build_heads
 from flm_torchrec.build_history import build_history
-from flm_torchrec.build_linear import low_rank_path
+from flm_torchrec.build_linear import linear_path, low_rank_path
 from flm_torchrec.build_tasks import pretraining_tasks
 from flm_torchrec.config import RunConfig
 from flm_torchrec.data.dataset import Column, Dataset
@@ -24,7 +24,6 @@ from flm_torchrec.tasks.balance import (
 )
 from flm_torchrec.trainable import FLMTrain, Objective, loss_names
 from flm_torchrec.views.fusion import Fusion, GatedFusion, MeanFusion, WeightedFusion
-from flm_torchrec.views.linear import LinearPath
 from flm_torchrec.views.sparse import SparseView, embedding_bags
 from flm_torchrec.views.text import TextView
 from flm_torchrec.views.vector import VectorView
@@ -39,7 +38,7 @@ FUSIONS: dict[str, type[Fusion]] = {
 def build_flm(config: RunConfig, dataset: Dataset, encoder: TextEncoder | None) -> FLM:
     """The model with its tables on the meta device."""
     views, users, items = config.views, dataset.users, dataset.items
-    context, linear = dataset.interactions.context, views.linear
+    context = dataset.interactions.context
 
     def sparse(prefix: str, columns: Mapping[str, Column], num_numbers: int) -> SparseView:
         rows = {name: column.num_embeddings for name, column in columns.items()}
@@ -75,7 +74,7 @@ def build_flm(config: RunConfig, dataset: Dataset, encoder: TextEncoder | None) 
         fusion=items
         and fusion(num_views=num_views, dim=views.width, view_dropout=views.view_dropout),
         history=build_history(config, dataset),
-        linear=LinearPath(boost=linear.boost) if linear and not linear.rank else None,
+        linear=linear_path(config, dataset),
         low_rank=low_rank_path(config, dataset),
     )
 

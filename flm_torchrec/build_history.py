@@ -42,18 +42,20 @@ def _check_any_order(config: RunConfig, dataset: Dataset) -> None:
     split, schema, on = dataset.schema.split_rule().kind, dataset.schema.interactions, config.tasks
     assert schema is not None
     ranking = [name for name, task in (("rank", on.rank), ("order", on.order)) if task is not None]
-    if ranking and split != "random":
+    if ranking and split not in ("random", "item_cold"):
         raise UserError(
             f"views.history.kind: set; tasks.{ranking[0]} would rank what a user met by what came "
-            f"after it, and the split is {split}; allowed: causal or mean, or split: random"
+            f"after it, and the split is {split}; allowed: causal or mean, or split: random or "
+            "item_cold"
         )
     if ranking and schema.negatives == "logged":
         raise UserError(
             f"views.history.kind: set; tasks.{ranking[0]} would rank what was shown by what was "
             "taken of it, since negatives are logged; allowed: causal or mean"
         )
-    if config.views.linear is not None:
+    linear = config.views.linear
+    if linear is not None and linear.rank:
         raise UserError(
-            "views.linear: weighs events by how long ago they were, which views.history.kind: set "
-            "does not know; allowed: null, or kind: causal or mean"
+            f"views.linear.rank: {linear.rank}; its two tables weigh events by how long ago they "
+            "were, which views.history.kind: set does not know; allowed: 0, or kind: causal or mean"
         )

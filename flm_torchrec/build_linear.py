@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flm_torchrec.build_data import id_bags, window_of
+from flm_torchrec.build_data import any_order, id_bags, window_of
 from flm_torchrec.config import RunConfig
 from flm_torchrec.data.content import item_content, warm_and_cold
 from flm_torchrec.data.dataset import Dataset
@@ -15,8 +15,10 @@ from flm_torchrec.data.reading.location import Location
 from flm_torchrec.errors import UserError
 from flm_torchrec.files import atomic_file
 from flm_torchrec.model import FLM
-from flm_torchrec.views.linear_fit import fill_cold, next_item_weights
+from flm_torchrec.views.linear import LinearPath
+from flm_torchrec.views.linear_fit import fill_cold, item_weights, next_item_weights
 from flm_torchrec.views.low_rank import LowRankPath
+from flm_torchrec.views.set_linear import SetLinearPath
 from flm_torchrec.views.sparse import SparseView, embedding_bags
 
 # Each pair of a catalogue's items has a weight in each of five fits: 2 GB, of 2 items^3 operations
@@ -24,11 +26,12 @@ from flm_torchrec.views.sparse import SparseView, embedding_bags
 MOST_ITEMS = 10_000
 _NO_HISTORIES = "views.linear: the data has no histories of items; allowed: null"
 # Of the fit: raise it when the same data and setting give other weights.
-VERSION = "next item 1"
+VERSION = "next item 2"
 
 
 def fitted(config: RunConfig, dataset: Dataset) -> Tensor:
-    """(1 + folds, items, items): see `next_item_weights`."""
+    """(1 + folds, items, items): see `next_item_weights`, or where order does not matter
+    `item_weights`."""
     linear, items, window = config.views.linear, dataset.items, window_of(config, dataset)
     assert linear is not None
     if items is None or dataset.users is None or not window:
@@ -38,13 +41,21 @@ def fitted(config: RunConfig, dataset: Dataset) -> Tensor:
             f"views.linear: the data has {len(items.ids)} items, each pair of which has a weight; "
             f"allowed: at most {MOST_ITEMS}, or views.linear.rank above 0: two tables of that width"
         )
+    moments, num_items = next_items(dataset), len(items.ids)
+    if any_order(config, dataset):
+        return item_weights(moments, num_items=num_items, l2=linear.l2)
     return next_item_weights(
-        next_items(dataset),
-        num_items=len(items.ids),
-        window=window,
-        l2=linear.l2,
-        reverse=linear.reverse,
+        moments, num_items=num_items, window=window, l2=linear.l2, reverse=linear.reverse
     )
+
+
+def linear_path(config: RunConfig, dataset: Dataset) -> LinearPath | None:
+    """The path that reads such weights; None without one."""
+    linear = config.views.linear
+    if linear is None or linear.rank:
+        return None
+    kind = SetLinearPath if any_order(config, dataset) else LinearPath
+    return kind(boost=linear.boost)
 
 
 def low_rank_path(config: RunConfig, dataset: Dataset) -> LowRankPath | None:
@@ -67,7 +78,8 @@ def low_rank_path(config: RunConfig, dataset: Dataset) -> LowRankPath | None:
 def linear_weights(config: RunConfig, dataset: Dataset) -> Tensor:
     """The same, read from beside the data where they are there, else written to it."""
     assert config.views.linear is not None
-    setting = config.views.linear.model_dump() | {"window": window_of(config, dataset)}
+    setting = {"window": window_of(config, dataset), "any order": any_order(config, dataset)}
+    setting |= config.views.linear.model_dump(exclude={"rank", "boost"})
     described = f"{VERSION} {dataset.fingerprint} {sorted(setting.items())}"
     key = hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
     file = Location.of(config.data.home).made / "prepared" / f"linear-{key}.npy"

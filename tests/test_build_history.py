@@ -11,6 +11,7 @@ import torch
 from flm_torchrec.build import build_flm
 from flm_torchrec.build_history import build_history
 from flm_torchrec.data.dataset import Dataset
+from flm_torchrec.data.schema import Split
 from flm_torchrec.errors import UserError
 from flm_torchrec.views.history import CausalHistory
 from flm_torchrec.views.mean_history import MeanHistory
@@ -94,15 +95,17 @@ def test_a_set_does_not_rank_what_was_shown_at_once():
         build_history(config("set", tasks={"rank": {}}), at_random(tiny_logs.impressions()))
 
 
-def test_the_linear_path_reads_an_order():
-    made = config("set", tasks={"rank": {}})
-    linear = made.model_copy(
-        update={
-            "views": type(made.views).model_validate({"linear": {}, "history": {"kind": "set"}})
-        }
-    )
-    with pytest.raises(UserError, match=r"views\.linear: .*allowed: null, or kind: causal or mean"):
-        build_history(linear, at_random(DATASET))
+def test_a_set_ranks_items_that_training_never_met():
+    schema = DATASET.schema.model_copy(update={"split": Split(kind="item_cold")})
+    made = build_history(config("set", tasks={"rank": {}}), replace(DATASET, schema=schema))
+    assert isinstance(made, SetHistory)
+
+
+def test_the_tables_of_a_linear_path_read_an_order():
+    views = {"linear": {"rank": 4}, "history": {"kind": "set"}}
+    made = tiny_model.config(views=views, tasks={"rank": {}})
+    with pytest.raises(UserError, match=r"views\.linear\.rank: 4; .*allowed: 0, or kind: causal or"):
+        build_history(made, at_random(DATASET))
 
 
 @pytest.mark.parametrize("kind", ["causal", "mean"])

@@ -52,32 +52,40 @@ class LinearPath(nn.Module):
 
     def forward(self, users: UserRows, items: ItemRows, edges: Edges) -> Tensor:
         """-> (E, 1 + N): of each edge's item, and of the batch's negatives."""
-        history = items.row[users.history][edges.user]  # (E, L)
-        weight = history_weight(edges.step, users.session[edges.user])
-        table = self.weight[0]
-        num_items = table.shape[0]
-        if self.training:
-            fold = 1 + users.row[edges.user] % (self.weight.shape[0] - 1)
-            history = history + fold[:, None] * num_items
-            table = self.weight.flatten(0, 1)
+        table, history = self.seen(users, items)
+        history, weight = history[edges.user], history_weight(edges.step, users.session[edges.user])
         own = (table[history, items.row[edges.item][:, None]] * weight).sum(1, keepdim=True)
+        if items.log_q.shape[0] == 0:
+            return self.log(own)
+        negatives = bags(self.of_negatives(table, items), history, weight)
+        return self.log(torch.cat([own, negatives], dim=1))
+
+    def seen(self, users: UserRows, items: ItemRows) -> tuple[Tensor, Tensor]:
+        """-> weights (R, items), and which rows of them the events of each user have (U, L)"""
+        history = items.row[users.history]
+        if not self.training:
+            return self.weight[0], history
+        fold = 1 + users.row % (self.weight.shape[0] - 1)
+        return self.weight.flatten(0, 1), history + fold[:, None] * self.weight.shape[1]
+
+    def of_negatives(self, table: Tensor, items: ItemRows) -> Tensor:
+        """(R, items) -> (R, N)"""
         num_negatives = items.log_q.shape[0]
-        if num_negatives == 0:
-            return self._log(own)
-        if num_negatives < num_items:  # else they are the whole catalogue, in its order
-            table = table[:, items.row[-num_negatives:]]
-        return self._log(torch.cat([own, _bags(table, history, weight)], dim=1))
+        if num_negatives == table.shape[1]:  # the whole catalogue, in its order
+            return table
+        return table[:, items.row[-num_negatives:]]
 
     def catalogue(self, users: UserRows) -> Tensor:
         """-> (U, items), after the last event; `users.history` holds catalogue rows."""
         weight = history_weight(users.num_events, users.session)
-        return self._log(_bags(self.weight[0], users.history, weight))
+        return self.log(bags(self.weight[0], users.history, weight))
 
-    def _log(self, score: Tensor) -> Tensor:
+    def log(self, score: Tensor) -> Tensor:
+        """What a score h W adds."""
         scale = self.scale if self.training else self.scale + self.boost
         return scale * (score.clamp(min=0) + _FLOOR).log()
 
 
-def _bags(table: Tensor, rows: Tensor, weight: Tensor) -> Tensor:
+def bags(table: Tensor, rows: Tensor, weight: Tensor) -> Tensor:
     """table (R, N), rows (B, L), weight (B, L) -> (B, N)"""
     return F.embedding_bag(rows, table, per_sample_weights=weight, mode="sum")
