@@ -87,6 +87,7 @@ class ItemRows(TensorBatch):
     aligned: Tensor  # (A,) int64, distinct rows of the batch whose views are to agree
     ids: KeyedJaggedTensor | None = None  # stride M, of those that training met
     domain: Tensor | None = None  # (M,) int64, of several, in which alone an item competes
+    never_met: Tensor | None = None  # (N,) bool, those of the negatives that nobody could choose
     cloze: ClozeRows = field(default_factory=ClozeRows.none)
 
 

@@ -9,7 +9,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from flm_torchrec.data.batch import Edges, FLMBatch, ItemRows, MaskedText, TextRows, UserRows
 from flm_torchrec.data.cloze import AttributeCloze
-from flm_torchrec.data.content import has_views
+from flm_torchrec.data.content import has_views, never_met
 from flm_torchrec.data.dataset import Dataset
 from flm_torchrec.data.id_bags import IdBags
 from flm_torchrec.data.kjt import ContextReader, features_kjt
@@ -86,6 +86,7 @@ class Collator:
             any_order=any_order,
         )
         self.has_views = has_views(dataset.items, text)
+        self.never_met = never_met(dataset)
         self.context = ContextReader(dataset.interactions.context)
         users = dataset.users
         self.user_numbers = np.zeros((1, 0)) if users is None else users.numbers_and_vectors()
@@ -164,7 +165,7 @@ class Collator:
         drawn, log_q = negatives.draw(rng, item[is_wanted])
         if isinstance(negatives, AllItems):
             return drawn, moments.met, item, log_q
-        distinct = np.unique(np.concatenate([[0], moments.met.reshape(-1), item]))
+        distinct = np.unique(np.concatenate([[0], moments.met.ravel(), item]))
         most = 1 + min(edges.capacity, len(self.dataset.items.ids) - 1)
         rows = np.zeros(most + len(drawn), dtype=np.int64)
         rows[: len(distinct)] = distinct
@@ -201,6 +202,7 @@ class Collator:
             aligned=torch.from_numpy(aligned),
             ids=self.id_bags and self.id_bags.of_items(rows),
             domain=None if domains is None else torch.from_numpy(domains.items[rows]),
+            never_met=torch.from_numpy(self.never_met[rows[len(rows) - len(log_q) :]]),
         )
 
     def _every_feature(self, rows: Rows) -> KeyedJaggedTensor:
@@ -266,7 +268,8 @@ class Collator:
         if self.always and num_negatives:
             sampled = len(item_rows) - num_negatives + rng.integers(num_negatives, size=len(item))
             met = met_by(moments, user, item_rows[sampled], len(self.has_views))
-            is_other = (item_rows[sampled] > 0) & (item_rows[sampled] != item_rows[item]) & ~met
+            is_ruled_out = met | self.never_met[item_rows[sampled]]
+            is_other = (item_rows[sampled] != item_rows[item]) & ~is_ruled_out
             if self.dataset.domains is not None:
                 of = self.dataset.domains.items[item_rows]
                 is_other &= of[sampled] == of[item]
@@ -278,8 +281,7 @@ class Collator:
                 sampled_weight[:, label] = kept * share
             row, user, step = np.tile(row, 2), np.tile(user, 2), np.tile(step, 2)
             item, impression = np.append(item, sampled), np.tile(impression, 2)
-            weight = np.append(weight, np.zeros_like(weight))
-            is_negative = np.append(is_negative, np.zeros_like(is_negative))
+            weight, is_negative = (np.append(x, np.zeros_like(x)) for x in (weight, is_negative))
             labels = np.concatenate([labels, np.zeros_like(labels)])
             label_weight = np.concatenate([label_weight, sampled_weight])
         return Edges(

@@ -28,10 +28,18 @@ def item_content(dataset: Dataset, texts: NDArray[np.float32]) -> NDArray[np.flo
 
 def warm_and_cold(dataset: Dataset) -> tuple[Rows, Rows]:
     """The items that training met, and those that it didn't; the unknown one is neither."""
+    is_cold = never_met(dataset)
+    return np.flatnonzero(~is_cold), 1 + np.flatnonzero(is_cold[1:])
+
+
+def never_met(dataset: Dataset) -> NDArray[np.bool_]:
+    """(items,) has training no interaction with the item? The unknown one counts as never met."""
     interactions, items = dataset.interactions, dataset.items
-    assert items is not None
-    met = np.bincount(interactions.item[interactions.part == TRAIN], minlength=len(items.ids))
-    return 1 + np.flatnonzero(met[1:]), 1 + np.flatnonzero(met[1:] == 0)
+    is_cold = np.ones(0 if items is None else len(items.ids), dtype=bool)
+    if items is not None:
+        is_cold[interactions.item[interactions.part == TRAIN]] = False
+        is_cold[0] = True
+    return is_cold
 
 
 def has_views(items: Entity | None, text: Texts | None) -> NDArray[np.bool_]:

@@ -51,8 +51,8 @@ def candidate_scores(views: Views, batch: FLMBatch) -> tuple[Tensor, Tensor]:
 
 
 def is_no_negative(batch: FLMBatch, *, mask_seen: bool) -> Tensor:
-    """(E, N) bool, of each edge: the unknown item, its own item and, if `mask_seen`, what the user
-    had already met."""
+    """(E, N) bool, of each edge: the unknown item, its own item, what training never met and, if
+    `mask_seen`, what the user had already met."""
     edges = batch.edges
     return is_ruled_out(batch, edges.user, edges.item, edges.step, mask_seen=mask_seen)
 
@@ -61,15 +61,19 @@ def is_ruled_out(
     batch: FLMBatch, user: Tensor, item: Tensor, step: Tensor, *, mask_seen: bool
 ) -> Tensor:
     """user, item, step (n,) -> (n, N) bool: is a negative the unknown item, the `item` itself, of
-    another domain than it or, if `mask_seen`, met by the user within `step` events?
+    another domain than it, never met in training or, if `mask_seen`, met by the user within `step`
+    events?
 
-    A domain's own negatives are as many as expected of the draw over all, so log q stays right."""
+    What training never met may be new or held out: taken for passed over, it would teach that such
+    items are not wanted. A domain's own negatives are as many as expected of the draw over all, so
+    log q stays right."""
     items = batch.items
     assert items is not None
     num_negatives = items.log_q.shape[0]
     candidate = items.first[-num_negatives:]  # (N,)
     is_own = candidate == items.first[item][:, None]
-    is_masked = is_own | (items.row[-num_negatives:] == 0)
+    is_none = items.row[-num_negatives:] == 0
+    is_masked = is_own | (is_none if items.never_met is None else is_none | items.never_met)
     if items.domain is not None:
         is_masked = is_masked | (items.domain[-num_negatives:] != items.domain[item][:, None])
     if mask_seen:
@@ -81,8 +85,8 @@ def is_ruled_out(
 class Ranking(nn.Module):
     """Softmax over the own positive and the batch's N negatives.
 
-    Masked are the unknown item, the positive among the negatives and, if `mask_seen`, what the
-    user had already met: use it where nobody meets an item twice.
+    Masked are the unknown item, the positive among the negatives, what training never met and, if
+    `mask_seen`, what the user had already met: use it where nobody meets an item twice.
     """
 
     def __init__(self, *, mask_seen: bool) -> None:

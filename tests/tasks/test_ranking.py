@@ -129,6 +129,16 @@ def test_the_user_who_took_all_that_was_shown_gives_no_gradient():
     assert (states.grad[1] == 0).all()
 
 
+def test_what_training_never_met_is_no_negative():
+    batch = tiny_model.batch([[1, 2]], item_row=ALL)
+    assert batch.items is not None
+    never_met = torch.tensor([True, False, False, True])
+    batch = replace(batch, items=replace(batch.items, never_met=never_met))
+    assert loss(batch, mask_seen=False) == pytest.approx(
+        (log_sum(1, 2) - 1 + log_sum(4, 2) - 4) / 2
+    )
+
+
 def test_items_of_another_domain_are_no_negatives():
     batch = tiny_model.batch([[1], [3]], item_row=[0, 1, 2, 3, 4], log_q=[0.0] * 5)
     assert batch.items is not None
