@@ -175,7 +175,7 @@ class HeadsConfig(Strict):
     experts: Positive = 4  # of mmoe; of ple those that the labels share
     own_experts: Positive = 1  # of ple, of each label
     layers: Positive = 1  # of ple
-    hidden: Positive = 128
+    hidden: Count = 128  # 0: no hidden layer, a linear one alone
     width: Positive = 64
     dropout: Share = 0.2
     adapter: Count = 0  # width of the bottleneck of each label's residual adapter; 0: none
@@ -190,6 +190,8 @@ class HeadsConfig(Strict):
         for name in ("experts", "own_experts", "layers"):
             if getattr(self, name) != usual[name] and name not in has[self.bottom]:
                 raise ValueError(f"{name} has no effect with bottom: {self.bottom}")
+        if not self.hidden and self.dropout != usual["dropout"]:
+            raise ValueError("dropout has no effect with hidden: 0")
         return self
 
 

@@ -43,6 +43,7 @@ def test_a_config_of_a_few_lines_gets_defaults(tmp_path):
         ("data.workers=-1", r"data\.workers"),
         ("data.negatives=0", r"data\.negatives"),
         ("data.negative_source=uniform", r"data\.negative_source.*popular.*in_batch.*mixed"),
+        ("tasks.heads={hidden: 0, dropout: 0.5}", r"dropout has no effect with hidden: 0"),
         ("tasks.heads={cross: dlrm}", r"tasks\.heads\.cross.*none.*fm.*dcn"),
         ("data.negatives=some", r"data\.negatives"),
         ("train.seed=-1", r"train\.seed"),

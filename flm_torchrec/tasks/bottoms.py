@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 
 def layers(seen: int, *, hidden: int, width: int, dropout: float) -> list[nn.Module]:
-    """Of a perceptron (E, seen) -> (E, width) with one hidden layer: a bottom or an expert."""
+    """Of a perceptron (E, seen) -> (E, width) with one hidden layer: a bottom or an expert; with
+    `hidden` 0 of a linear layer alone, which overfits small data less."""
+    if not hidden:
+        return [nn.Linear(seen, width)]
     return [
         nn.Linear(seen, hidden),
         nn.ReLU(),

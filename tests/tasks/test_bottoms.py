@@ -66,6 +66,14 @@ def test_all_labels_read_the_same_of_a_shared_bottom():
     assert first is second
 
 
+def test_a_bottom_without_a_hidden_layer_is_linear():
+    bottom = SharedBottom(4, **SIZE | {"hidden": 0, "dropout": 0.5})
+    first, second = torch.randn(2, 5, 4)
+    nothing = bottom(torch.zeros(5, 4))[0]
+    made = [bottom(seen)[0] - nothing for seen in (first, second, first + second)]
+    torch.testing.assert_close(made[0] + made[1], made[2])
+
+
 def test_each_gate_of_an_mmoe_mixes_the_experts_by_what_the_edge_is():
     bottom = MMoE(1, num_tasks=2, experts=2, hidden=1, width=1, dropout=0.0)
     put(bottom.experts, 10.0, 20.0)
