@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from flm_apps.trained import load_run
-from flm_benchmarks.ours import by_all, check_same, of_history
+from flm_benchmarks.ours import by_all, check_same
 from flm_benchmarks.peers.split_log import VALIDATION, SplitLog, next_items
 from flm_benchmarks.peers.top_items import ndcg
 from flm_benchmarks.peers.units import OutOfTimeError, fingerprint
 from flm_benchmarks.runs import Runs
 
 from flm_torchrec.assemble import Assembly
+from flm_torchrec.data.sampling import histories_where
 from flm_torchrec.files import atomic_file
 from flm_torchrec.training.runtime import start
 
@@ -29,7 +30,8 @@ def log_likelihood(assembly: Assembly, log: SplitLog) -> float:
     know."""
     search = next_items(log, VALIDATION)
     users, place = np.unique(log.user[search.wanted], return_inverse=True)
-    scores = assembly.retrieval().scores(users, of_history(assembly, search.history)).cpu()
+    seqs = histories_where(assembly.dataset.interactions, search.history)
+    scores = assembly.retrieval().scores(users, seqs).cpu()
     is_out = torch.from_numpy(log.matrix(search.known)[users].toarray() > 0)
     is_out[:, 0] = True  # the unknown item
     said = scores.masked_fill(is_out, -torch.inf).log_softmax(dim=1)

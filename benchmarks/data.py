@@ -19,7 +19,7 @@ from statistics import fmean, median
 from typing import Any
 
 from flm_benchmarks.click_models import compare
-from flm_benchmarks.harness import RESULTS, write_results
+from flm_benchmarks.harness import last_parts, write_results
 from flm_benchmarks.loader import measure
 
 from flm_torchrec.errors import app
@@ -142,22 +142,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path("data/benchmark"), help="for the logs")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     args = parser.parse_args(argv)
-    file = RESULTS / "data.json"
-    last = json.loads(file.read_text(encoding="utf-8"))["records"] if file.exists() else []
-    parts = {record["part"]: record for record in last}
+    parts = last_parts("data", "part")
     for name in args.only:
         begin = time.perf_counter()
         bounds, records = PARTS[name](args.work)
         seconds = time.perf_counter() - begin
         parts[name] = {"part": name, "seconds": seconds, "bounds": bounds, "records": records}
         kept = [parts[name] for name in PARTS if name in parts]
-        write_results(
-            "data",
-            command="python -m flm_benchmarks.data",
-            seconds=sum(part["seconds"] for part in kept),
-            bounds=[bound for part in kept for bound in part["bounds"]],
-            records=kept,
-        )
+        write_results("data", kept, command="python -m flm_benchmarks.data")
     bounds = [bound for name in PARTS if name in parts for bound in parts[name]["bounds"]]
     print(as_table(bounds))
     return int(not all(bound["passed"] for bound in bounds))

@@ -22,23 +22,23 @@ def processor() -> str:
     return platform.machine()
 
 
-def write_results(
-    area: str,
-    *,
-    command: str,
-    seconds: float,
-    bounds: Sequence[dict[str, Any]],
-    records: Sequence[dict[str, Any]],
-) -> Path:
-    """Write the results of an area; -> the file."""
+def last_parts(area: str, key: str) -> dict[str, dict[str, Any]]:
+    """What each part of an area gave last, by its name, which stands under `key`."""
+    file = RESULTS / f"{area}.json"
+    records = json.loads(file.read_text(encoding="utf-8"))["records"] if file.exists() else []
+    return {record[key]: record for record in records}
+
+
+def write_results(area: str, parts: Sequence[dict[str, Any]], *, command: str) -> Path:
+    """Write the results of an area, of which each part has seconds and bounds; -> the file."""
     here = setting()
     results = {
         "command": command,
         "machine": here["machine"] | {"processor": processor()},
         "versions": here["versions"],
-        "seconds": seconds,
-        "bounds": list(bounds),
-        "records": list(records),
+        "seconds": sum(part["seconds"] for part in parts),
+        "bounds": [bound for part in parts for bound in part["bounds"]],
+        "records": list(parts),
     }
     path = RESULTS / f"{area}.json"
     path.parent.mkdir(exist_ok=True)

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flm_torchrec.assemble import Assembly, assemble
-from flm_torchrec.data.sampling import Sequences, last_windows
+from flm_torchrec.data.sampling import histories_where, last_windows
 from flm_torchrec.errors import UserError, app
 from flm_torchrec.evaluation.metrics import log_loss, rmse
 from flm_torchrec.evaluation.ranking import top_items
@@ -53,16 +53,6 @@ _BLOCK = 256  # users
 Asked = Callable[..., NDArray[Any]]
 
 
-def of_history(assembly: Assembly, is_history: NDArray[np.bool_]) -> Sequences:
-    """The histories that the interactions `is_history` (n,) make."""
-    interactions = assembly.dataset.interactions
-    kept = is_history[interactions.events]
-    before = np.concatenate([[0], np.cumsum(kept)])
-    return Sequences(
-        events=np.asarray(interactions.events)[kept], offsets=before[interactions.user_offsets]
-    )
-
-
 def best_items(
     score: Callable[[NDArray[np.int64]], Tensor], log: SplitLog, search: Search
 ) -> NDArray[np.int64]:
@@ -78,13 +68,15 @@ def best_items(
 
 def by_all(assembly: Assembly, log: SplitLog, search: Search) -> NDArray[np.int64]:
     """The lists of all that ranks in a run."""
-    seqs, retrieval = of_history(assembly, search.history), assembly.retrieval()
+    seqs = histories_where(assembly.dataset.interactions, search.history)
+    retrieval = assembly.retrieval()
     return best_items(lambda users: retrieval.scores(users, seqs), log, search)
 
 
 def by_linear(assembly: Assembly, log: SplitLog, search: Search) -> NDArray[np.int64]:
     """The lists of the linear path alone."""
-    seqs, linear = of_history(assembly, search.history), assembly.model.flm.linear
+    seqs = histories_where(assembly.dataset.interactions, search.history)
+    linear = assembly.model.flm.linear
     assert linear is not None, "the configuration names views.linear"
     collator, device = assembly.collator, assembly.runtime.device
 

@@ -25,7 +25,7 @@ from flm_benchmarks import stages
 from flm_benchmarks.ablation import ablated
 from flm_benchmarks.ablation import as_text as ablation_text
 from flm_benchmarks.folders import thinned
-from flm_benchmarks.harness import RESULTS, write_results
+from flm_benchmarks.harness import last_parts, write_results
 from flm_benchmarks.ours import CONFIGS, SETTINGS, variants_of
 from flm_benchmarks.peers.measured import EARLIER, measured
 from flm_benchmarks.peers.split_log import SplitLog
@@ -159,18 +159,6 @@ def spent(folder: Path) -> float:
     return seconds
 
 
-def write(suites: dict[str, dict[str, Any]]) -> None:
-    """Write what all suites gave last."""
-    kept = [suites[name] for name in PARTS if name in suites]
-    write_results(
-        "quality",
-        command="python benchmarks/quality.py",
-        seconds=sum(suite["seconds"] for suite in kept),
-        bounds=[bound for suite in kept for bound in suite["bounds"]],
-        records=kept,
-    )
-
-
 Run = Callable[[Place], tuple[list[dict], list[dict]]]
 
 
@@ -247,9 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     until = time.monotonic() + 60 * args.minutes
     at = Place(data=args.data, work=args.work, quick=args.quick, until=until)
-    file = RESULTS / "quality.json"
-    last = json.loads(file.read_text(encoding="utf-8"))["records"] if file.exists() else []
-    suites, left = {record["suite"]: record for record in last}, []
+    suites, left = last_parts("quality", "suite"), []
     bounds: list[dict[str, Any]] = []
     for name in dict.fromkeys(HEADLINE if name == "ranking" else name for name in args.suite):
         try:
@@ -261,7 +247,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         seconds = spent(at.answers(name))
         suites[name] = {"suite": name, "seconds": seconds, "bounds": found, "records": records}
         if not args.quick:
-            write(suites)
+            kept = [suites[part] for part in PARTS if part in suites]
+            write_results("quality", kept, command="python benchmarks/quality.py")
     print(f"\n{as_table(bounds)}" if bounds else "")
     if left:
         print(f"left: {', '.join(left)}; run the same again to go on")

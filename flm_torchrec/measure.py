@@ -1,7 +1,7 @@
 """How good a run is: ranking, head predictions and the masked language model, on any rank count."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -49,12 +49,7 @@ def ranking_task(dataset: Dataset, part: Part) -> RankingTask:
     interactions, schema = dataset.interactions, dataset.schema.interactions
     assert schema is not None
     assert dataset.users is not None
-    assert dataset.items is not None
-    candidates = None
-    if dataset.schema.split_rule().kind == "item_cold":
-        candidates = np.zeros(len(dataset.items.ids), dtype=bool)
-        candidates[interactions.item[interactions.part == PARTS[part]]] = True
-    return held_out_task(
+    task = held_out_task(
         interactions.user,
         interactions.item,
         interactions.part,
@@ -62,8 +57,13 @@ def ranking_task(dataset: Dataset, part: Part) -> RankingTask:
         num_users=len(dataset.users.ids),
         is_wanted=interactions.positive,
         repeats=schema.repeats,
-        candidates=candidates,
     )
+    if dataset.schema.split_rule().kind != "item_cold":
+        return task
+    assert dataset.items is not None
+    candidates = np.zeros(len(dataset.items.ids), dtype=bool)
+    candidates[interactions.item[interactions.part == PARTS[part]]] = True
+    return replace(task, candidates=candidates)
 
 
 def history_before(dataset: Dataset, part: Part) -> Histories:

@@ -24,11 +24,12 @@ ALLOWED = {
     "files": set(),
     "typed_yaml": LEAVES,
     "cli": set(),
+    "ease": set(),
     "components": {"errors"},
     "config": LEAVES | {"config_data"},
     "config_data": LEAVES,
     "data": LEAVES | {"data"},
-    "views": LEAVES | {"data", "views"},
+    "views": LEAVES | {"data", "ease", "views"},
     "model": LEAVES | {"data", "views"},
     "tasks": LEAVES | {"data", "views", "model", "tasks"},
     "trainable": MODEL - {"trainable"},
@@ -57,7 +58,7 @@ ALLOWED = {
     "measure_hidden": BUILT | {"assemble"},
     "measure_domains": BUILT | {"assemble", "evaluation", "measure"},
     "training": LEAVES | {"data.batch", "training"},
-    "evaluation": LEAVES | {"evaluation"},
+    "evaluation": LEAVES | {"ease", "evaluation"},
     "planning": LEAVES | {"training", "planning"},
 }
 

@@ -91,9 +91,9 @@ def write_splits(
         rule, folder = SPLITS[name], out / name
         file = folder / "splits" / f"{rule.kind}.npz"
         if not file.exists():
-            dataset = prepare(
-                folder if folder.exists() else resplit(data, folder, rule.model_dump())
-            )
+            if not folder.exists():
+                resplit(data, folder, rule.model_dump())
+            dataset = prepare(folder)
             log = split_log(dataset, encoded_texts(dataset, out, encoder))
             with atomic_file(file) as temporary:
                 log.write(temporary)

@@ -43,7 +43,12 @@ def some_of(rows: Rows, count: int, rng: np.random.Generator, *, fill: int) -> R
 
 def histories(interactions: Interactions, *, before_part: int) -> Histories:
     """The history events of every part before `before_part` (1: training; 2: with validation)."""
-    is_kept = interactions.part[interactions.events] < before_part
+    return histories_where(interactions, interactions.part < before_part)
+
+
+def histories_where(interactions: Interactions, is_wanted: NDArray[np.bool_]) -> Histories:
+    """The history events among the interactions where `is_wanted` (n,)."""
+    is_kept = is_wanted[interactions.events]
     kept = np.concatenate([[0], np.cumsum(is_kept)])
     return Histories(
         events=np.asarray(interactions.events)[is_kept],

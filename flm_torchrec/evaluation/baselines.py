@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from flm_torchrec.ease import ease_weights
 from flm_torchrec.evaluation.ranking import ItemLists, Score
 
 
@@ -63,10 +64,7 @@ def ease(train: ItemLists, history: ItemLists, *, num_items: int, l2: float = 10
 
     Needs memory for a few times num_items squared floats, and num_items cubed operations.
     """
-    counts = _co_occurrence(train, num_items)
-    counts.diagonal().add_(l2)
-    precision = torch.cholesky_inverse(torch.linalg.cholesky(counts))
-    return _item_to_item((precision / -precision.diagonal()).fill_diagonal_(0), history)
+    return _item_to_item(ease_weights(_co_occurrence(train, num_items), l2), history)
 
 
 def content_knn(vectors: Tensor, history: ItemLists) -> Score:

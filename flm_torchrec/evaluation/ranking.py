@@ -95,12 +95,10 @@ def held_out_task(
     num_users: int,
     is_wanted: NDArray[np.bool_] | None = None,
     repeats: bool = False,
-    candidates: NDArray[np.bool_] | None = None,
 ) -> RankingTask:
     """Find what each user met in `part_to_rank` and, with `is_wanted`, wanted; rows 0 are unknown.
 
-    What was met in the parts before is seen: not ranked, unless items repeat. `candidates`
-    (num_items,) are what is ranked at all.
+    What was met in the parts before is seen: not ranked, unless items repeat.
     """
     is_target = (part == part_to_rank) & (user > 0) & (item > 0)
     if is_wanted is not None:
@@ -109,9 +107,7 @@ def held_out_task(
     targets = items_of_users(user[is_target], item[is_target], num_users=num_users)
     users = np.flatnonzero(np.diff(targets.offsets))
     seen = items_of_users(user[is_seen], item[is_seen], num_users=num_users)
-    return RankingTask(
-        users=users, seen=seen.take(users), targets=targets.take(users), candidates=candidates
-    )
+    return RankingTask(users=users, seen=seen.take(users), targets=targets.take(users))
 
 
 def top_items(scores: Tensor, k: int) -> Tensor:

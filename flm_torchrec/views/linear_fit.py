@@ -8,6 +8,7 @@ from torch import Tensor
 
 from flm_torchrec.data.next_items import NextItems
 from flm_torchrec.data.sampling import Rows
+from flm_torchrec.ease import ease_weights
 from flm_torchrec.views.linear import history_weight
 
 
@@ -53,9 +54,8 @@ def next_item_weights(
 def item_weights(
     moments: NextItems, *, num_items: int, l2: float, folds: int = 4, block: int = 1024
 ) -> Tensor:
-    """-> W (1 + folds, num_items, num_items) float32 with a diagonal of 0, each minimising
-    `sum |x W - x|^2 + l2 |W|^2` over the users' sets of items x (num_items,), 0 or 1 (EASE, Steck,
-    2019); W[0] over all users, W[1 + k] without those with `user % folds == k`.
+    """-> W (1 + folds, num_items, num_items) float32, the `ease_weights` of the users' sets of
+    items; W[0] over all users, W[1 + k] without those with `user % folds == k`.
 
     Memory and operations as for `next_item_weights`.
     """
@@ -70,13 +70,7 @@ def item_weights(
             met[place[rows] - start, moments.event_item[own[rows]]] = 1.0
             gram[fold].addmm_(met.T, met)
         gram[folds] += gram[fold]
-    return torch.stack([_without_self(gram[folds] - part, l2) for part in (0.0, *gram[:folds])])
-
-
-def _without_self(gram: Tensor, l2: float) -> Tensor:
-    raised = gram + l2 * torch.eye(len(gram))
-    precision = torch.cholesky_inverse(torch.linalg.cholesky(raised))
-    return (precision / -precision.diagonal()).fill_diagonal_(0)
+    return torch.stack([ease_weights(gram[folds] - part, l2) for part in (0.0, *gram[:folds])])
 
 
 def _histories(
