@@ -14,6 +14,7 @@ from torchrec.optim.keyed import CombinedOptimizer
 
 from flm_torchrec.build import build_model, dense_optimizer
 from flm_torchrec.build_data import build_collator, build_sampler, check_shares, open_data
+from flm_torchrec.build_factors import factors_of, fill_cold_labels, label_tables
 from flm_torchrec.build_linear import fill_cold_items, linear_weights
 from flm_torchrec.config import RunConfig
 from flm_torchrec.data.collate import Collator
@@ -79,6 +80,7 @@ class Assembly:
             if self.hidden_texts is not None:
                 view.hidden_vectors = self.encode(self.hidden_texts, keep=keep)
         fill_cold_items(self.model.flm, self.dataset)
+        fill_cold_labels(self.model, self.dataset)
 
     def encode(self, texts: Texts, *, keep: bool) -> Tensor:
         """(names, items, H) the vectors of texts as the encoder stands; called by all ranks."""
@@ -172,6 +174,10 @@ def assemble(config: RunConfig, runtime: Runtime, *, training: bool = True) -> A
     if model.flm.linear is not None:
         weights = first_rank_first(runtime, partial(linear_weights, config, dataset))
         model.flm.linear.weight = weights.to(runtime.device)
+    factors = factors_of(model)
+    if factors is not None:
+        tables = first_rank_first(runtime, partial(label_tables, config, dataset))
+        factors.table, factors.common = (tensor.to(runtime.device) for tensor in tables)
     texts = None
     if config.views.text is not None and encoder is not None:
         texts = tokenised(dataset, encoder, config.views.text)

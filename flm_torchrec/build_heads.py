@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from flm_torchrec.build_factors import label_factors
 from flm_torchrec.config import HeadsConfig, RunConfig
 from flm_torchrec.data.dataset import TRAIN, Dataset
 from flm_torchrec.data.schema import InteractionSchema
@@ -39,9 +40,11 @@ def build_heads(config: RunConfig, dataset: Dataset) -> Heads:
         "fm": lambda: FM(num_vectors=inputs.num_vectors),
         "dcn": lambda: DCNv2(num_vectors=inputs.num_vectors, dim=inputs.dim),
     }
+    factors = label_factors(config, dataset)
+    width = tasks.width + (0 if factors is None else len(factors.places))
     heads = {
         name: build_head(
-            dataset, name, tasks.width + (inputs.features_width if name in tasks.biases else 0)
+            dataset, name, width + (inputs.features_width if name in tasks.biases else 0)
         )
         for name in schema.labels
     }
@@ -54,6 +57,7 @@ def build_heads(config: RunConfig, dataset: Dataset) -> Heads:
         biased=tasks.biases,
         joint={name: _given(schema, name) for name in tasks.joint},
         l2=tasks.l2,
+        factors=factors,
     )
 
 

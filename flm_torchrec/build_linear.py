@@ -100,9 +100,15 @@ def fill_cold_items(flm: FLM, dataset: Dataset) -> None:
     if len(cold) == 0:
         return
     assert dataset.items is not None
+    device = flm.linear.weight.device
+    content = content_of(flm, dataset).to(device)
+    fill_cold(flm.linear.weight, warm.to(device), cold.to(device), content)
+
+
+def content_of(flm: FLM, dataset: Dataset) -> Tensor:
+    """(items, F) what is known of each item besides who met it, its texts as encoded now."""
+    assert dataset.items is not None
     texts = np.zeros((0, len(dataset.items.ids), 1), dtype=np.float32)
     if flm.text_view is not None:
         texts = flm.text_view.vectors.cpu().numpy()
-    device = flm.linear.weight.device
-    content = torch.from_numpy(item_content(dataset, texts)).to(device)
-    fill_cold(flm.linear.weight, warm.to(device), cold.to(device), content)
+    return torch.from_numpy(item_content(dataset, texts))

@@ -181,6 +181,7 @@ class HeadsConfig(Strict):
     adapter: Count = 0  # width of the bottleneck of each label's residual adapter; 0: none
     biases: list[str] = []  # labels that have a bias of each user, item and feature
     l2: Rate = 0.0  # on the features' embeddings of an edge, beside the loss of each label
+    factors: Count = 0  # width of a factorisation of the labels that the heads read; 0: none
     joint: list[str] = []  # labels learned with the one that their `where` names, on all edges
 
     @model_validator(mode="after")

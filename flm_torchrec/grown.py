@@ -7,6 +7,7 @@ from torch import nn
 
 from flm_torchrec.assemble import Assembly
 from flm_torchrec.build_data import any_order, id_bags
+from flm_torchrec.build_factors import factors_of, fill_cold_labels
 from flm_torchrec.build_linear import fill_cold_items
 from flm_torchrec.data.collate import Collator
 from flm_torchrec.data.dataset import VALIDATION, Dataset
@@ -37,6 +38,7 @@ def grown(assembly: Assembly, newcomers: Newcomers) -> Assembly:
     if newcomers.items is not None:
         _add_items(assembly, dataset)
         fill_cold_items(assembly.model.flm, dataset)
+        fill_cold_labels(assembly.model, dataset)
     collator = Collator(
         dataset,
         histories(dataset.interactions, before_part=VALIDATION),
@@ -60,8 +62,11 @@ def _add_items(assembly: Assembly, dataset: Dataset) -> None:
     for view, vectors in zip(flm.vector_views, dataset.items.vectors.values(), strict=True):
         assert isinstance(view, VectorView)
         view.append(torch.from_numpy(vectors[num_before:]))
+    num_more = len(dataset.items.ids) - num_before
+    factors = factors_of(assembly.model)
+    if factors is not None:
+        factors.grow(num_more)
     if flm.linear is not None:
-        num_more = len(dataset.items.ids) - num_before
         flm.linear.weight = nn.functional.pad(flm.linear.weight[:1], (0, num_more, 0, num_more))
     if flm.text_view is None or assembly.encoder is None or text is None or not flm.text_view.names:
         return

@@ -50,7 +50,7 @@ class UserRows(TensorBatch):
     history: Tensor  # (U, L) int64, rows of the batch's items; 0 where there is no event
     num_events: Tensor  # (U,) int64, events in the window; they stand first
     session: Tensor  # (U, L) int64, rising from 0: which session of the window an event is of
-    event_labels: Tensor  # (U, L, F) float32, what each event told (its rating, ...), 0 = missing
+    event_labels: Tensor  # (U, L, F) float32, what each event told (its rating, ...), NaN = missing
     gap: Tensor  # (U, L) float32, log time since the event before it in the window, about 0..1
     hidden: Tensor  # (U, H) int64, events of the window to be found though hidden; -1 = none
     known_user: Tensor  # (S,) int64, with known_item pairs met before the window, or at any time

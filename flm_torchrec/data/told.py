@@ -51,7 +51,7 @@ def one_class_labels(dataset: Dataset, rows: NDArray[np.int64]) -> dict[str, str
 
 
 def scaled_labels(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """rows (n,) of the interactions -> (n, F) each label within [-1, 1], 0 where missing."""
+    """rows (n,) of the interactions -> (n, F) each label within [-1, 1], NaN where missing."""
     columns = []
     for name, label in dataset.interactions.labels.items():
         if name in dataset.moments:
@@ -59,7 +59,7 @@ def scaled_labels(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float
         else:
             levels = dataset.levels.get(name, np.array([0.0, 1.0], dtype=np.float32))
             middle, half = (levels[0] + levels[-1]) / 2, (levels[-1] - levels[0]) / 2
-        columns.append(np.nan_to_num((label[rows] - middle) / max(half, 1e-6)).clip(-1, 1))
+        columns.append(((label[rows] - middle) / max(half, 1e-6)).clip(-1, 1))
     if not columns:
         return np.zeros((len(rows), 1), dtype=np.float32)
     return np.stack(columns, axis=1).astype(np.float32)

@@ -12,6 +12,11 @@ from flm_torchrec.model import Views
 from flm_torchrec.tasks.bottoms import Adapter
 from flm_torchrec.tasks.edge_input import EdgeInput
 from flm_torchrec.tasks.joint import joint_loss, log_both
+from flm_torchrec.tasks.label_factors import LabelFactors
+
+# The slope that a head starts with: of a real label in standard deviations it is exact, since three
+# of them are 1; of a logit it is about that of a share near a half.
+_OF_EXPECTED = 3.0
 
 
 class Head(nn.Module):
@@ -144,6 +149,9 @@ class Heads(nn.Module):
     factorisation has it: what is seen often is held back as often. (A table's optimizer has no
     weight decay on CPU.)
 
+    What `factors` expects of an edge, an entry a label that it knows, every head reads beside that;
+    the heads of those labels start as what it says of each alone.
+
     `joint` gives labels the label that they are given (a conversion, the click). Such a label has
     p(given) p(label | given) trained on all edges where both are known, a label that is given 0
     being known to be 0 (ESMM, Ma et al., SIGIR 2018): no selection of the edges biases it. The two
@@ -160,9 +168,11 @@ class Heads(nn.Module):
         biased: Collection[str] = (),
         joint: Mapping[str, str] | None = None,
         l2: float = 0.0,
+        factors: LabelFactors | None = None,
     ) -> None:
         super().__init__()
         self.l2 = l2
+        self.factors = factors
         self.names = tuple(heads)
         self.edge_input = edge_input
         # The suffix: a module may not be called `apply` or `type`, a label may.
@@ -174,6 +184,14 @@ class Heads(nn.Module):
         )
         self.biased = frozenset(biased)
         self.joint = dict(joint or {})
+        self._start_as_expected()
+
+    def _start_as_expected(self) -> None:
+        places = () if self.factors is None else self.factors.places
+        for column, place in enumerate(places):
+            weight = cast(nn.Linear, self.head(self.names[place]).score).weight
+            nn.init.zeros_(weight)
+            nn.init.constant_(weight[:, weight.shape[1] - len(places) + column], _OF_EXPECTED)
 
     def head(self, name: str) -> Head:
         """The head of one label."""
@@ -183,15 +201,15 @@ class Heads(nn.Module):
 
     def hidden(self, views: Views, batch: FLMBatch) -> dict[str, Tensor]:
         """What the head of each label reads: (E, its width)."""
-        return self._hidden(*self.edge_input(views, batch))
+        seen, features = self.edge_input(views, batch)
+        return self._hidden(seen, features, batch)
 
-    def _hidden(self, seen: Tensor, features: list[Tensor]) -> dict[str, Tensor]:
+    def _hidden(self, seen: Tensor, features: list[Tensor], batch: FLMBatch) -> dict[str, Tensor]:
         hidden = {}
+        expected = [] if self.factors is None else [self.factors(batch)]
         for name, adapter, own in zip(self.names, self.adapters, self.bottom(seen), strict=True):
-            hidden[name] = adapter(own)
-            if name in self.biased:
-                flat = [vectors.flatten(1) for vectors in features]
-                hidden[name] = torch.cat([hidden[name], *flat], dim=1)
+            biases = [vectors.flatten(1) for vectors in features] if name in self.biased else []
+            hidden[name] = torch.cat([adapter(own), *biases, *expected], dim=1)
         return hidden
 
     def predict(self, views: Views, batch: FLMBatch) -> dict[str, Tensor]:
@@ -215,7 +233,7 @@ class Heads(nn.Module):
     def forward(self, views: Views, batch: FLMBatch) -> Tensor:
         """-> (T,)"""
         seen, features = self.edge_input(views, batch)
-        hidden = self._hidden(seen, features)
+        hidden = self._hidden(seen, features, batch)
         held = seen.new_zeros(seen.shape[0])  # (E,)
         if self.l2:
             for vectors in features:

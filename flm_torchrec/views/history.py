@@ -11,7 +11,7 @@ class History(nn.Module):
     """Base: a user's states from the fused rows of the items met, what each event told (a rating,
     ...) and, if `gaps`, the time since the event before it, in log-spaced buckets.
 
-    `event_width` numbers are told by an event; 0: they are not read.
+    `event_width` numbers are told by an event, NaN where missing; 0: they are not read.
     """
 
     def __init__(self, dim: int, *, event_width: int, gaps: bool) -> None:
@@ -24,7 +24,7 @@ class History(nn.Module):
     def read(self, events: Tensor, event_labels: Tensor, gap: Tensor) -> Tensor:
         """(U, L, D), (U, L, F), (U, L) -> (U, L, D), each event with what is known of it."""
         if self.event is not None:
-            events = events + self.event(event_labels)
+            events = events + self.event(event_labels.nan_to_num())
         if self.gap is not None:
             bucket = (gap * _GAP_BUCKETS).long().clamp(max=_GAP_BUCKETS - 1)
             events = events + self.gap(bucket)

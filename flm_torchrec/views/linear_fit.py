@@ -104,14 +104,19 @@ def fill_cold(
     """
     if len(warm) == 0 or len(cold) == 0:
         return
-    mean = content[warm].mean(0)
-    known, new = content[warm] - mean, content[cold] - mean
-    gram = known.T @ known + l2 * torch.eye(content.shape[1], device=content.device)
-    # How much of each warm item a cold one has: what the regression of anything foretells of it.
-    share = new @ torch.linalg.solve(gram, known.T) + 1 / len(warm)  # (m, n)
+    share = cold_shares(content[warm], content[cold], l2=l2)
     for fit in weight:
         fit[:, cold] = fit[:, warm] @ share.T
         fit[cold] = share @ fit[warm]
+
+
+def cold_shares(warm: Tensor, cold: Tensor, *, l2: float = 3.0) -> Tensor:
+    """Contents (n, F) and (m, F) -> (m, n) how much of each warm item a cold one has: what a ridge
+    regression on content foretells of anything that is known of the warm ones."""
+    mean = warm.mean(0)
+    known, new = warm - mean, cold - mean
+    gram = known.T @ known + l2 * torch.eye(warm.shape[1], device=warm.device)
+    return new @ torch.linalg.solve(gram, known.T) + 1 / len(warm)
 
 
 def _ridge(gram: Tensor, cross: Tensor, l2: float) -> Tensor:
