@@ -3,8 +3,9 @@ validation, peers are tuned on the same splits, and all are judged by one metric
 Writes benchmarks/results/quality.json; exits with 1 when a bound is missed, with 2 when work is
 left.
 
-Run it with `python benchmarks/quality.py` until it is done: what was answered is not asked again,
-and nothing is begun after `--minutes`. `--quick` takes the first of all settings and one seed, and
+Run it with `python benchmarks/quality.py` until it is done: what was answered is not asked again
+(it lies in benchmarks/results/answers: name another folder by `--answers` to measure all anew), and
+nothing is begun after `--minutes`. `--quick` takes the first of all settings and one seed, and
 writes no results.
 """
 
@@ -25,7 +26,7 @@ from flm_benchmarks import stages
 from flm_benchmarks.ablation import ablated
 from flm_benchmarks.ablation import as_text as ablation_text
 from flm_benchmarks.folders import thinned
-from flm_benchmarks.harness import last_parts, write_results
+from flm_benchmarks.harness import RESULTS, last_parts, write_results
 from flm_benchmarks.ours import CONFIGS, SETTINGS, variants_of
 from flm_benchmarks.peers.measured import EARLIER, measured
 from flm_benchmarks.peers.split_log import SplitLog
@@ -46,13 +47,14 @@ class Place:
     """Where a suite works, and how long."""
 
     data: Path  # of data folders
-    work: Path
+    work: Path  # for what is made on the way
+    kept: Path  # of answers
     quick: bool
     until: float  # by time.monotonic
 
     def answers(self, suite: str) -> Path:
         """The folder of what was answered; a quick one's is another."""
-        return self.work / ("quick" if self.quick else "answers") / suite
+        return (self.work / "quick" if self.quick else self.kept) / suite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,10 +233,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="one setting and one seed each")
     parser.add_argument("--data", type=Path, default=Path("data"), help="of ml-100k and latest")
     parser.add_argument("--work", type=Path, default=Path("data/quality"), help="for all it makes")
+    kept = RESULTS / "answers"
+    parser.add_argument("--answers", type=Path, default=kept, help="kept from run to run")
     parser.add_argument("--minutes", type=float, default=30, help="begin nothing after them")
     args = parser.parse_args(argv)
     until = time.monotonic() + 60 * args.minutes
-    at = Place(data=args.data, work=args.work, quick=args.quick, until=until)
+    at = Place(data=args.data, work=args.work, kept=args.answers, quick=args.quick, until=until)
     suites, left = last_parts("quality", "suite"), []
     bounds: list[dict[str, Any]] = []
     for name in dict.fromkeys(HEADLINE if name == "ranking" else name for name in args.suite):

@@ -122,12 +122,14 @@ def unit(
     *,
     with_test: bool,
     until: float,
+    known: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The figures of a unit, run unless its file is there; OutOfTimeError instead after `until`."""
+    """The figures of a unit, run unless its file is there or they are among the `known` ones;
+    OutOfTimeError instead after `until`."""
     same = _identity(peer, log, setting, seed, with_test=with_test)
-    found = read_figures(file)
-    if found is not None and found | same == found:
-        return found
+    for found in (read_figures(file), *known):
+        if found is not None and found | same == found:
+            return found
     if time.monotonic() > until:
         raise OutOfTimeError(f"{file.stem} and what follows it")
     figures, answers = run_unit(peer, log, setting, seed, with_test=with_test)
@@ -154,14 +156,19 @@ def run_peer(
 ) -> dict[str, Any]:
     """Choose a setting by the first seed on validation, then answer the test once a seed.
 
-    Leaves NAME.json, and NAME.SEED.npz with the array `answer`.
+    Leaves NAME.json, and NAME.SEED.npz with the array `answer`; the files in `tuning` are of no
+    further use then.
     """
-    tried = []
+    done, known, tried = out / f"{name}.json", [], []
+    if done.exists():
+        known = json.loads(done.read_text(encoding="utf-8"))["tried"]
     for setting in settings(grid, quick=quick):
         label = ",".join(f"{key}={value}" for key, value in setting.items()) or "default"
         file = out / "tuning" / f"{name},{label}.npz"
         seed = SEEDS[0]
-        tried.append(unit(file, peer, log, setting, seed, with_test=False, until=until))
+        tried.append(
+            unit(file, peer, log, setting, seed, with_test=False, until=until, known=known)
+        )
     chosen = max(tried, key=lambda figures: figures["validation"])
     seeds = SEEDS if peer.is_random and not quick else SEEDS[:1]
     finals = [
@@ -169,7 +176,7 @@ def run_peer(
         for seed, file in ((seed, out / f"{name}.{seed}.npz") for seed in seeds)
     ]
     told = {"peer": name, "chosen": chosen["setting"], "tried": tried, "finals": finals}
-    (out / f"{name}.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    done.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     return told
 
 

@@ -1,6 +1,7 @@
 """Peers are tuned on validation, asked once for the test, and go on where they were."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,7 @@ def test_a_rerun_skips_what_is_there_unless_the_split_is_another(
     peer = diary.peer(is_random=True)
     first = units.run_peer("it", peer, log, GRID, tmp_path, quick=False)
     (tmp_path / "it.1.npz").unlink()
+    shutil.rmtree(tmp_path / "tuning")
     diary.trained.clear()
     again = units.run_peer("it", peer, log, GRID, tmp_path, quick=False)
     assert diary.trained == [(2, 1)]

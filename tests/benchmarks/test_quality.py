@@ -169,7 +169,7 @@ def test_data_that_cannot_be_fetched_are_told(tmp_path: Path) -> None:
 
 def test_a_peer_that_is_out_of_time_is_left(log: SplitLog, tmp_path: Path) -> None:
     log.write(tmp_path / "split.npz")
-    at = quality.Place(data=tmp_path, work=tmp_path, quick=True, until=0)
+    at = quality.Place(data=tmp_path, work=tmp_path, kept=tmp_path, quick=True, until=0)
     module = ["flm_benchmarks.peers.clicks"]
     with pytest.raises(quality.OutOfTimeError):
         quality.answered(sys.executable, module, tmp_path / "split.npz", tmp_path / "out", at)
