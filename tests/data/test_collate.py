@@ -60,8 +60,9 @@ def test_features_are_jagged_by_key():
 
 def test_labels_are_scaled_to_lie_between_minus_1_and_1():
     like, rating = scaled_labels(DATASET, EVERY_ROW[:5]).T
-    assert like.tolist() == [1, -1, -1, 0, 1]
-    assert rating.tolist() == [1, 0, -1, 0, 1]  # levels 1, 3, 5
+    nan = pytest.approx(np.nan, nan_ok=True)
+    assert like.tolist() == [1, -1, -1, nan, 1]
+    assert rating.tolist() == [1, 0, -1, nan, 1]  # levels 1, 3, 5
 
 
 def test_a_label_outside_the_levels_of_training_stays_within_the_scale():
@@ -69,7 +70,7 @@ def test_a_label_outside_the_levels_of_training_stays_within_the_scale():
     interactions = replace(DATASET.interactions, labels=labels)
     levels = {"rating": np.array([1, 3], dtype=np.float32)}
     scaled = scaled_labels(replace(DATASET, interactions=interactions, levels=levels), np.arange(4))
-    assert scaled[:, 0].tolist() == [-1, 1, 1, 0]
+    assert scaled[:, 0].tolist() == pytest.approx([-1, 1, 1, np.nan], nan_ok=True)
 
 
 def test_users_and_their_histories():
@@ -78,7 +79,8 @@ def test_users_and_their_histories():
     assert users.features["gender"].values().tolist() == [1, 2]
     assert users.history.tolist() == [[3, 4, 5], [5, 6, 7]]
     assert users.num_events.tolist() == [3, 3]
-    assert users.event_labels[0].tolist() == [[-1, -1], [0, 0], [1, 1]]
+    missing = [pytest.approx(np.nan, nan_ok=True)] * 2
+    assert users.event_labels[0].tolist() == [[-1, -1], missing, [1, 1]]
     assert pairs(users.known_user, users.known_item) == {(0, 1), (0, 2), (1, 4)}
 
 

@@ -32,7 +32,8 @@ COLLATOR = Collator(
 def leaves(value) -> list:
     """Every tensor below a batch, as lists."""
     if isinstance(value, torch.Tensor):
-        return [value.tolist()]
+        # NaN equals nothing: it stands as a number that no batch holds.
+        return [value.nan_to_num(-77.0).tolist()]
     if isinstance(value, KeyedJaggedTensor):
         return [value.keys(), value.values().tolist(), value.lengths().tolist()]
     fields = getattr(value, "__dataclass_fields__", {})
