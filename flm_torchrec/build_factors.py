@@ -1,17 +1,14 @@
 """The factorisation of the labels of a configuration and its data, kept beside the data."""
 
-import hashlib
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from flm_torchrec.build_data import any_order, window_of
-from flm_torchrec.build_linear import content_of
+from flm_torchrec.build_linear import content_of, kept_file
 from flm_torchrec.config import RunConfig
 from flm_torchrec.data.content import warm_and_cold
 from flm_torchrec.data.dataset import TRAIN, Dataset
-from flm_torchrec.data.reading.location import Location
 from flm_torchrec.data.told import always_labels, scaled_labels
 from flm_torchrec.errors import UserError
 from flm_torchrec.files import atomic_file
@@ -62,11 +59,11 @@ def fitted(dataset: Dataset, *, rank: int) -> tuple[Tensor, Tensor]:
     row = np.flatnonzero(is_met)
     labels = torch.from_numpy(scaled_labels(dataset, row))
     user, item = interactions.user[row], interactions.item[row]
-    tables, commons = [], []
+    places, tables, commons = _places(dataset), [], []
     for fold in (None, *range(FOLDS)):
         is_in = np.ones(len(row), dtype=bool) if fold is None else user % FOLDS != fold
         found = []
-        for place in _places(dataset):
+        for place in places:
             is_known = is_in & labels[:, place].isfinite().numpy()
             data = Labelled(
                 user=user[is_known],
@@ -88,8 +85,7 @@ def label_tables(config: RunConfig, dataset: Dataset) -> tuple[Tensor, Tensor]:
     """The same, read from beside the data where they are there, else written to it."""
     assert config.tasks.heads is not None
     described = f"{VERSION} {dataset.fingerprint} {config.tasks.heads.factors}"
-    key = hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
-    file = Location.of(config.data.home).made / "prepared" / f"labels-{key}.npz"
+    file = kept_file(config, "labels", described, suffix=".npz")
     if not file.exists():
         table, common = fitted(dataset, rank=config.tasks.heads.factors)
         with atomic_file(file) as temporary, temporary.open("wb") as handle:

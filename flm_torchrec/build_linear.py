@@ -1,6 +1,7 @@
 """The weights of the linear path of a configuration and its data, kept beside the data."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -81,14 +82,19 @@ def linear_weights(config: RunConfig, dataset: Dataset) -> Tensor:
     setting = {"window": window_of(config, dataset), "any order": any_order(config, dataset)}
     setting |= config.views.linear.model_dump(exclude={"rank", "boost"})
     described = f"{VERSION} {dataset.fingerprint} {sorted(setting.items())}"
-    key = hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
-    file = Location.of(config.data.home).made / "prepared" / f"linear-{key}.npy"
+    file = kept_file(config, "linear", described, suffix=".npy")
     if not file.exists():
         weight = fitted(config, dataset).numpy()
         with atomic_file(file) as temporary:
             np.save(temporary, weight)
     # Ranks of one machine share the pages that none of them fills in.
     return torch.from_numpy(np.load(file, mmap_mode="c"))
+
+
+def kept_file(config: RunConfig, name: str, described: str, *, suffix: str) -> Path:
+    """Where beside the data stands what was fitted as `described`."""
+    key = hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
+    return Location.of(config.data.home).made / "prepared" / f"{name}-{key}{suffix}"
 
 
 def fill_cold_items(flm: FLM, dataset: Dataset) -> None:

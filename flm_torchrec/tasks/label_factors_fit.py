@@ -50,6 +50,7 @@ class _Side:
     met: Tensor  # (rows, others) sparse, how many labels are known
     total: Tensor  # (rows, others) sparse, their sum less the mean
     features: Tensor  # (rows, F) by whom or what they met
+    ridge: Tensor  # (F, rows) what of rows the weight of the features is
     row: Tensor  # (rows, d)
     covariance: Tensor  # (rows, d, d)
     prior: Tensor  # (rows, d)
@@ -67,9 +68,7 @@ class _Side:
         self.row = torch.cholesky_solve(pulled[:, :, None], factor).squeeze(2)
         self.covariance = torch.cholesky_inverse(factor)
         if foretold:
-            gram = self.features.T @ self.features
-            gram += _RIDGE * torch.eye(len(gram))
-            self.weight = torch.linalg.solve(gram, self.features.T @ self.row)
+            self.weight = self.ridge @ self.row
             self.prior = self.features @ self.weight
         spread = (self.row - self.prior).square() + self.covariance.diagonal(dim1=1, dim2=2)
         self.precision = 1 / spread.mean(0).clamp(min=1e-6)
@@ -131,11 +130,14 @@ def _sides(data: Labelled, mean: Tensor, rank: int) -> tuple[_Side, _Side, Tenso
     ):
         start[:, 0] = 0
         count = torch.sparse.sum(pairs, dim=1).to_dense().clamp(min=1)
+        features = (_by_row(pairs) @ directions) / count.sqrt()[:, None]
+        gram = features.T @ features + _RIDGE * torch.eye(features.shape[1])
         sides.append(
             _Side(
                 met=_by_row(matrix),
                 total=_by_row(sums),
-                features=(_by_row(pairs) @ directions) / count.sqrt()[:, None],
+                features=features,
+                ridge=torch.linalg.solve(gram, features.T),
                 row=start,
                 covariance=0.01 * torch.eye(1 + rank).repeat(len(start), 1, 1),
                 prior=torch.zeros_like(start),
@@ -148,11 +150,11 @@ def _sides(data: Labelled, mean: Tensor, rank: int) -> tuple[_Side, _Side, Tenso
 
 def _noise(data: Labelled, label: Tensor, users: _Side, items: _Side) -> Tensor:
     """() the mean squared error of what the rows say, their uncertainty included."""
-    total = torch.zeros(())
+    total, (every_seen, every_second, _) = torch.zeros(()), moments(items.row, items.covariance)
     for start in range(0, len(label), _BLOCK):
         part = slice(start, start + _BLOCK)
         user, item = (torch.from_numpy(rows[part]) for rows in (data.user, data.item))
-        seen, second, _ = moments(items.row[item], items.covariance[item])
+        seen, second = every_seen[item], every_second[item]
         row, spread = users.row[user], users.covariance[user]
         said = (row * seen).sum(1) + items.row[item, 0]
         own = row[:, 1:, None] * row[:, None, 1:]
