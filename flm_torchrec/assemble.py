@@ -13,9 +13,10 @@ from torchrec.distributed.model_parallel import DistributedModelParallel, get_un
 from torchrec.optim.keyed import CombinedOptimizer
 
 from flm_torchrec.build import build_model, dense_optimizer
+from flm_torchrec.build_cold import fill_cold_items
 from flm_torchrec.build_data import build_collator, build_sampler, check_shares, open_data
-from flm_torchrec.build_factors import factors_of, fill_cold_labels, label_tables
-from flm_torchrec.build_linear import fill_cold_items, linear_weights
+from flm_torchrec.build_factors import factors_of, label_tables
+from flm_torchrec.build_linear import linear_weights
 from flm_torchrec.config import RunConfig
 from flm_torchrec.data.collate import Collator
 from flm_torchrec.data.dataset import Dataset
@@ -79,8 +80,7 @@ class Assembly:
             view.vectors = self.encode(texts, keep=keep)
             if self.hidden_texts is not None:
                 view.hidden_vectors = self.encode(self.hidden_texts, keep=keep)
-        fill_cold_items(self.model.flm, self.dataset)
-        fill_cold_labels(self.model, self.dataset)
+        fill_cold_items(self.model, self.dataset)
 
     def encode(self, texts: Texts, *, keep: bool) -> Tensor:
         """(names, items, H) the vectors of texts as the encoder stands; called by all ranks."""

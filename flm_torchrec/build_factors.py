@@ -5,18 +5,16 @@ import torch
 from torch import Tensor
 
 from flm_torchrec.build_data import any_order, window_of
-from flm_torchrec.build_linear import content_of, kept_file
+from flm_torchrec.build_linear import kept_file
 from flm_torchrec.config import RunConfig
-from flm_torchrec.data.content import warm_and_cold
 from flm_torchrec.data.dataset import TRAIN, Dataset
 from flm_torchrec.data.told import always_labels, scaled_labels
 from flm_torchrec.errors import UserError
 from flm_torchrec.files import atomic_file
 from flm_torchrec.tasks.heads import Heads
-from flm_torchrec.tasks.label_factors import LabelFactors, packed, with_cold
+from flm_torchrec.tasks.label_factors import LabelFactors, packed
 from flm_torchrec.tasks.label_factors_fit import Labelled, fit_factors
 from flm_torchrec.trainable import FLMTrain
-from flm_torchrec.views.linear_fit import cold_shares
 
 FOLDS = 4
 # Of the fit: raise it when the same data and setting give other tables.
@@ -100,19 +98,3 @@ def factors_of(model: FLMTrain) -> LabelFactors | None:
         if isinstance(task, Heads):
             return task.factors
     return None
-
-
-def fill_cold_labels(model: FLMTrain, dataset: Dataset) -> None:
-    """Tell the factorisation what the items' content says of those that training never met; to be
-    repeated where the texts' vectors change."""
-    factors = factors_of(model)
-    if factors is None:
-        return
-    warm, cold = map(torch.from_numpy, warm_and_cold(dataset))
-    if len(cold) == 0 or len(warm) == 0:
-        return
-    device, content = factors.table.device, content_of(model.flm, dataset)
-    share = cold_shares(content[warm], content[cold]).to(device)
-    factors.table = with_cold(
-        factors.table, factors.common, warm.to(device), cold.to(device), share
-    )

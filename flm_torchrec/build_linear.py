@@ -9,15 +9,13 @@ from torch import Tensor
 
 from flm_torchrec.build_data import any_order, id_bags, window_of
 from flm_torchrec.config import RunConfig
-from flm_torchrec.data.content import item_content, warm_and_cold
 from flm_torchrec.data.dataset import Dataset
 from flm_torchrec.data.next_items import next_items
 from flm_torchrec.data.reading.location import Location
 from flm_torchrec.errors import UserError
 from flm_torchrec.files import atomic_file
-from flm_torchrec.model import FLM
 from flm_torchrec.views.linear import LinearPath
-from flm_torchrec.views.linear_fit import fill_cold, item_weights, next_item_weights
+from flm_torchrec.views.linear_fit import item_weights, next_item_weights
 from flm_torchrec.views.low_rank import LowRankPath
 from flm_torchrec.views.set_linear import SetLinearPath
 from flm_torchrec.views.sparse import SparseView, embedding_bags
@@ -95,26 +93,3 @@ def kept_file(config: RunConfig, name: str, described: str, *, suffix: str) -> P
     """Where beside the data stands what was fitted as `described`."""
     key = hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
     return Location.of(config.data.home).made / "prepared" / f"{name}-{key}{suffix}"
-
-
-def fill_cold_items(flm: FLM, dataset: Dataset) -> None:
-    """Tell the linear path, if there is one, what the items' content says of those that training
-    never met; to be repeated where the texts' vectors change."""
-    if flm.linear is None:
-        return
-    warm, cold = map(torch.from_numpy, warm_and_cold(dataset))
-    if len(cold) == 0:
-        return
-    assert dataset.items is not None
-    device = flm.linear.weight.device
-    content = content_of(flm, dataset).to(device)
-    fill_cold(flm.linear.weight, warm.to(device), cold.to(device), content)
-
-
-def content_of(flm: FLM, dataset: Dataset) -> Tensor:
-    """(items, F) what is known of each item besides who met it, its texts as encoded now."""
-    assert dataset.items is not None
-    texts = np.zeros((0, len(dataset.items.ids), 1), dtype=np.float32)
-    if flm.text_view is not None:
-        texts = flm.text_view.vectors.cpu().numpy()
-    return torch.from_numpy(item_content(dataset, texts))

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from flm_torchrec.assemble import Assembly
+from flm_torchrec.build_cold import fill_cold_items
 from flm_torchrec.build_data import any_order, id_bags
-from flm_torchrec.build_factors import factors_of, fill_cold_labels
-from flm_torchrec.build_linear import fill_cold_items
+from flm_torchrec.build_factors import factors_of
 from flm_torchrec.data.collate import Collator
 from flm_torchrec.data.dataset import VALIDATION, Dataset
 from flm_torchrec.data.negatives import NoItems
@@ -37,8 +37,7 @@ def grown(assembly: Assembly, newcomers: Newcomers) -> Assembly:
     dataset = with_newcomers(before, newcomers, prepared)
     if newcomers.items is not None:
         _add_items(assembly, dataset)
-        fill_cold_items(assembly.model.flm, dataset)
-        fill_cold_labels(assembly.model, dataset)
+        fill_cold_items(assembly.model, dataset)
     collator = Collator(
         dataset,
         histories(dataset.interactions, before_part=VALIDATION),

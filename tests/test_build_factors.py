@@ -10,11 +10,11 @@ import tiny_model
 import torch
 
 from flm_torchrec.build import build_model
+from flm_torchrec.build_cold import fill_cold_items
 from flm_torchrec.build_data import build_collator
 from flm_torchrec.build_factors import (
     FOLDS,
     factors_of,
-    fill_cold_labels,
     fitted,
     label_factors,
     label_tables,
@@ -78,7 +78,7 @@ def test_a_cold_item_and_a_new_one_have_rows_by_their_content():
     assert factors is not None
     factors.table, factors.common = fitted(DATASET, rank=2)
     before = factors.table.clone()
-    fill_cold_labels(model, DATASET)  # item 8 is met in the test only
+    fill_cold_items(model, DATASET)  # item 8 is met in the test only
     torch.testing.assert_close(factors.table[:, :8], before[:, :8])
     assert not torch.equal(factors.table[:, 8], before[:, 8])
     assert DATASET.items is not None
@@ -97,7 +97,7 @@ def test_a_cold_item_and_a_new_one_have_rows_by_their_content():
         },
     )
     factors.grow(1)
-    fill_cold_labels(model, replace(DATASET, items=more))
+    fill_cold_items(model, replace(DATASET, items=more))
     # It has the genre of item 8 and no text is read: so it is as that one.
     torch.testing.assert_close(factors.table[:, 9], factors.table[:, 8])
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from flm_torchrec.data.batch import FLMBatch, UserRows
 from flm_torchrec.tasks.label_factors_fit import Factors, moments
+from flm_torchrec.views.linear_fit import foretold
 
 
 class LabelFactors(nn.Module):
@@ -104,12 +105,13 @@ def packed(factors: Factors) -> tuple[Tensor, Tensor]:
     return table, common
 
 
-def with_cold(table: Tensor, common: Tensor, warm: Tensor, cold: Tensor, share: Tensor) -> Tensor:
-    """`LabelFactors.table` with rows for the m cold items as shares (m, n) of the n warm ones
-    foretell them; around that they are as uncertain as items are before anybody met them."""
+def with_cold(table: Tensor, common: Tensor, warm: Tensor, cold: Tensor, content: Tensor) -> Tensor:
+    """`LabelFactors.table` with rows for the cold items as content (items, F) foretells them from
+    the warm ones; around that they are as uncertain as items are before anybody met them."""
     filled, d = table.clone(), (common.shape[-1] - 2) // 2
     for fit, of_fit in zip(filled, common, strict=True):
-        known = (share @ fit[warm, :, : 1 + 2 * d].flatten(1)).unflatten(1, (fit.shape[1], -1))
+        known = foretold(content, warm, cold, fit[warm, :, : 1 + 2 * d].flatten(1))
+        known = known.unflatten(1, (fit.shape[1], -1))
         bias, seen = known[..., :1], known[..., 1 : 1 + d]
         seen[..., 0] = 1
         variance = of_fit[:, -d:].clone()  # (T, d)

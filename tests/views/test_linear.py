@@ -151,12 +151,17 @@ def test_a_cold_item_has_the_weights_that_its_content_foretells():
     weight = torch.zeros(2, 6, 6)
     weight[:, 1:4, 1:4] = torch.randn(2, 3, 3)
     before = weight.clone()
-    fill_cold(weight, warm, cold, content, l2=0.5)
+    met = torch.tensor([1.0, 20, 300])
+    fill_cold(weight, warm, cold, content, met, l2=0.5)
     torch.testing.assert_close(weight[:, :4, :4], before[:, :4, :4])
     assert (weight[:, 0] == 0).all()
+    popularity = (met + 5).log().double()[:, None]
+    model = Ridge(alpha=0.5).fit(content[warm], popularity)
+    length = torch.from_numpy(model.predict(content[cold])).reshape(1, -1).mul(0.35).exp()
     for fit in weight:
-        model = Ridge(alpha=0.5).fit(content[warm], fit[warm][:, warm].T)
-        columns = torch.from_numpy(model.predict(content[cold])).T
+        columns = fit[warm][:, warm].T / popularity.mul(0.35).exp()
+        model = Ridge(alpha=0.5).fit(content[warm], columns)
+        columns = torch.from_numpy(model.predict(content[cold])).T * length
         torch.testing.assert_close(fit[warm][:, cold], columns.float(), atol=1e-5, rtol=0)
         model = Ridge(alpha=0.5).fit(content[warm], fit[warm])
         rows = torch.from_numpy(model.predict(content[cold]))
@@ -170,6 +175,6 @@ def test_without_cold_or_without_warm_items_nothing_changes():
         torch.zeros(0, dtype=torch.int64),
     )
     before = weight.clone()
-    fill_cold(weight, every, none, torch.rand(3, 2))
-    fill_cold(weight, none, every, torch.rand(3, 2))
+    fill_cold(weight, every, none, torch.rand(3, 2), torch.ones(2))
+    fill_cold(weight, none, every, torch.rand(3, 2), torch.ones(0))
     assert (weight == before).all()
