@@ -30,7 +30,7 @@ from flm_torchrec.trainable import StepOutput
 from flm_torchrec.training import checkpoint
 from flm_torchrec.training.log import RunLog
 from flm_torchrec.training.loop import train
-from flm_torchrec.training.optimizers import scale_dense_lr
+from flm_torchrec.training.optimizers import scale_dense_lr, set_table_lr
 from flm_torchrec.training.pipeline import paused, train_pipeline
 from flm_torchrec.training.runtime import all_gather, start
 from flm_torchrec.training.sharding import describe_plan
@@ -143,7 +143,10 @@ def run_training(assembly: Assembly, run: Path, *, resume: bool) -> dict[str, An
 
     def set_lr(done: int) -> None:
         warmup = train_config.dense.warmup
-        scale_dense_lr(optimizer, lr_factor(done, steps=train_config.steps, warmup=warmup))
+        factor = lr_factor(done, steps=train_config.steps, warmup=warmup)
+        scale_dense_lr(optimizer, factor)
+        if train_config.sparse.decay:
+            set_table_lr(optimizer, train_config.sparse.lr * factor)
 
     def on_step(done: int, output: StepOutput) -> None:
         history.append(output.losses)

@@ -228,12 +228,13 @@ class DenseConfig(Strict):
 
 
 class SparseConfig(Strict):
-    """The tables' optimizer, run inside backward at a constant rate."""
+    """The tables' optimizer, run inside backward."""
 
     optimizer: Literal[
         "rowwise_adagrad", "adagrad", "sgd", "adam", "partial_rowwise_adam", "lamb"
     ] = "rowwise_adagrad"
     lr: Rate = 0.05
+    decay: bool = False  # by the dense cosine, after the warm-up; else the rate is constant
 
 
 class TrainConfig(Strict):

@@ -1,7 +1,7 @@
 """The optimizers of a sharded model: fused ones for tables, a keyed one for all the rest."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torchrec.optim as sparse_optim
@@ -83,3 +83,11 @@ def scale_dense_lr(optimizer: CombinedOptimizer, factor: float) -> None:
     for _, part in optimizer.optimizers:
         if isinstance(part, DenseOptimizer):
             part.scale_lr(factor)
+
+
+def set_table_lr(optimizer: CombinedOptimizer, lr: float) -> None:
+    """Set the learning rate of the tables, which take it up before their next step."""
+    for _, part in optimizer.optimizers:
+        if not isinstance(part, DenseOptimizer):
+            for group in part.param_groups:
+                cast(dict[str, Any], group)["lr"] = lr

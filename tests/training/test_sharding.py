@@ -4,9 +4,10 @@ import pytest
 import torch
 from two_ranks.pool import Ranks
 from two_ranks.toy import DENSE_LR, ROWS, SPARSE_LR, make, run
+from two_ranks.whole import whole_state
 
 from flm_torchrec.errors import UserError
-from flm_torchrec.training.optimizers import DenseOptimizer, scale_dense_lr
+from flm_torchrec.training.optimizers import DenseOptimizer, scale_dense_lr, set_table_lr
 from flm_torchrec.training.runtime import Runtime
 from flm_torchrec.training.sharding import describe_plan, list_optimizers
 
@@ -64,6 +65,22 @@ def test_the_dense_learning_rate_leaves_that_of_the_tables(alone: Runtime) -> No
         found = list_optimizers(dmp, optimizer)
         assert {found[name][1] for name in DENSE} == {DENSE_LR * factor}
         assert [found[name][1] for name in TABLES] == pytest.approx([SPARSE_LR] * len(TABLES))
+
+
+def tables_after(runtime: Runtime, sharding: str, lr: float) -> dict[str, bool]:
+    dmp, optimizer = make(runtime, sharding)
+    run(runtime, dmp, optimizer, steps=2)
+    before = whole_state(dmp, optimizer)
+    set_table_lr(optimizer, lr)
+    run(runtime, dmp, optimizer, start=2, steps=4)
+    after = whole_state(dmp, optimizer)
+    return {name: before[f"model.{name}"] != after[f"model.{name}"] for name in TABLES}
+
+
+@pytest.mark.parametrize("sharding", ["table_wise", "row_wise", "data_parallel"])
+def test_tables_take_up_their_learning_rate(sharding: str, ranks: Ranks) -> None:
+    assert set(ranks.run(tables_after, sharding, 0.0)[0].values()) == {False}
+    assert set(ranks.run(tables_after, sharding, SPARSE_LR)[0].values()) == {True}
 
 
 def test_auto_never_copies_a_table_to_every_rank(ranks: Ranks) -> None:
