@@ -128,7 +128,12 @@ def _user_sampler(config: RunConfig, dataset: Dataset, seqs: Sequences) -> UserS
     data, domains, seed = config.data, dataset.domains, config.train.seed
     if domains is None or len(domains.names) == 1:
         return UserSampler(
-            seqs, users=data.users, window=data.window, reverse=data.reverse, seed=seed
+            seqs,
+            users=data.users,
+            window=data.window,
+            reverse=data.reverse,
+            shuffle_ties=data.shuffle_ties,
+            seed=seed,
         )
     return DomainUserSampler(
         seqs,
@@ -137,6 +142,7 @@ def _user_sampler(config: RunConfig, dataset: Dataset, seqs: Sequences) -> UserS
         users=data.users,
         window=data.window,
         reverse=data.reverse,
+        shuffle_ties=data.shuffle_ties,
         seed=seed,
     )
 

@@ -45,9 +45,17 @@ class DomainUserSampler(UserSampler):
         users: int,
         window: int,
         reverse: float,
+        shuffle_ties: bool = False,
         seed: int,
     ) -> None:
-        super().__init__(seqs, users=users, window=window, reverse=reverse, seed=seed)
+        super().__init__(
+            seqs,
+            users=users,
+            window=window,
+            reverse=reverse,
+            shuffle_ties=shuffle_ties,
+            seed=seed,
+        )
         self.share = domain_shares(seqs, domain, temperature)
         of, num_domains = domain[self.shown], len(self.share)
         self.pools = [self.shown[of == number] for number in range(1, 1 + num_domains)]

@@ -69,7 +69,18 @@ class MomentFinder:
 
     def moments(self, windows: Windows, seqs: Sequences) -> Moments:
         """The end of each window, with the events in it."""
-        return self._moments(windows, seqs, *_rows_in(windows, seqs))
+        return self._moments(windows, seqs, *self._rows_in(windows, seqs))
+
+    def _rows_in(self, windows: Windows, seqs: Sequences) -> tuple[Rows, Rows]:
+        """The interactions in the windows: which window each is in (n,), and its row (n,)."""
+        window, place = windows.positions(windows.first, windows.length)
+        row = seqs.events[seqs.offsets[windows.user][window] + place]
+        if windows.tie_order is not None:
+            time = self.interactions.time[row]
+            is_new = np.append(True, (np.diff(time) != 0) | (np.diff(window) != 0))[: len(row)]
+            spot = np.arange(len(row)) - (np.cumsum(windows.length) - windows.length)[window]
+            row = row[np.lexsort((windows.tie_order[window, spot], is_new.cumsum()))]
+        return window, row
 
     def _moments(self, windows: Windows, seqs: Sequences, window: Rows, row: Rows) -> Moments:
         """The same; row (n,) are the interactions in the windows, window (n,) which they are in."""
@@ -111,8 +122,9 @@ class MomentFinder:
             length=everyone.length[mine],
             total=everyone.total[mine],
             is_reversed=everyone.is_reversed[mine],
+            tie_order=None if everyone.tie_order is None else everyone.tie_order[mine],
         )
-        window, found = _rows_in(windows, seqs)
+        window, found = self._rows_in(windows, seqs)
         spot = np.arange(len(window)) - (np.cumsum(windows.length) - windows.length)[window]
         row = np.zeros((share, self.window), dtype=np.int64)
         is_real = np.zeros(row.shape, dtype=bool)
@@ -122,7 +134,7 @@ class MomentFinder:
         step = np.cumsum(is_event, axis=1) - is_event
         if self.any_order:
             step = np.where(is_event, step, is_event.sum(1, keepdims=True))
-        every_row = found if world_size == 1 else _rows_in(everyone, seqs)[1]
+        every_row = found if world_size == 1 else self._rows_in(everyone, seqs)[1]
         positive = self.interactions.positive
         edges = EdgeRows(
             row=row.reshape(-1),
@@ -237,12 +249,6 @@ class MomentFinder:
         impression = impressions(self.interactions, rows)
         passed_over = np.bincount(impression[~positive], minlength=len(rows))
         return impression, positive & (passed_over[impression] > 0)
-
-
-def _rows_in(windows: Windows, seqs: Sequences) -> tuple[Rows, Rows]:
-    """The interactions in the windows: which window each is in (n,), and its row (n,)."""
-    window, place = windows.positions(windows.first, windows.length)
-    return window, seqs.events[seqs.offsets[windows.user][window] + place]
 
 
 def met_by(moments: Moments, user: Rows, item: Rows, num_items: int) -> NDArray[np.bool_]:

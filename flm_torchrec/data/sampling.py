@@ -85,6 +85,8 @@ class Windows:
     length: Rows  # (U,)
     total: Rows  # (U,)
     is_reversed: NDArray[np.bool_]  # (U,)
+    # (U, L) what events of one second are put in order by; None: as they stand in the data.
+    tie_order: NDArray[np.float64] | None = None
 
     def positions(self, first: Rows, length: Rows) -> tuple[Rows, Rows]:
         """(U,), (U,) -> for every event of the ranges: its window (n,), its place in time (n,)."""
@@ -118,13 +120,21 @@ class UserSampler:
     Each epoch has a window of every user with events, in a new order; of a user with more than
     `window` events as many as would hold them all, each a random stretch of them. Windows that
     don't fill the last step of an epoch wait for the next one. A share `reverse` of the windows
-    runs backwards in time.
+    runs backwards in time. With `shuffle_ties` events of one second come in a new order each time.
     """
 
     def __init__(
-        self, seqs: Sequences, *, users: int, window: int, reverse: float, seed: int
+        self,
+        seqs: Sequences,
+        *,
+        users: int,
+        window: int,
+        reverse: float,
+        shuffle_ties: bool = False,
+        seed: int,
     ) -> None:
         self.seqs = seqs
+        self.shuffle_ties = shuffle_ties
         self.users = users
         self.window = window
         self.reverse = reverse
@@ -156,6 +166,7 @@ class UserSampler:
             length=length,
             total=total,
             is_reversed=rng.random(len(user)) < self.reverse,
+            tie_order=rng.random((len(user), self.window)) if self.shuffle_ties else None,
         )
 
 

@@ -49,6 +49,11 @@ def test_windows_are_a_function_of_seed_and_step_alone():
         assert (getattr(used(5), name) == getattr(fresh(5), name)).all()
     orders = {tuple(sampler(seed=seed)(0).user) for seed in range(5)}
     assert len(orders) > 1
+    shuffled = UserSampler(SEQS, users=3, window=3, reverse=0.5, shuffle_ties=True, seed=0)
+    assert (shuffled(5).user == used(5).user).all()
+    assert (shuffled(5).first == used(5).first).all()
+    assert shuffled(5).tie_order.tolist() == shuffled(5).tie_order.tolist()
+    assert shuffled(5).tie_order.shape == (3, 3)
 
 
 @pytest.mark.parametrize("users", [1, 2, 4, 8])

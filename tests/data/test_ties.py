@@ -1,0 +1,78 @@
+"""Events of one second, whose order in the data says nothing."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+
+from flm_torchrec.data.batch import FLMBatch
+from flm_torchrec.data.collate import Collator
+from flm_torchrec.data.dataset import Dataset, Interactions
+from flm_torchrec.data.negatives import AllItems
+from flm_torchrec.data.sampling import UserSampler, Windows, histories, sequences
+
+DATASET = tiny.dataset()
+SEQS = sequences(DATASET.interactions, before_part=1)
+EVENTS = histories(DATASET.interactions, before_part=1)
+
+
+def collator(dataset: Dataset, **more: int) -> Collator:
+    negatives = AllItems(num_items=9)
+    return Collator(dataset, EVENTS, window=3, negatives=negatives, text=None, **more)
+
+
+def window(first: int, *, backwards: bool, order: np.ndarray) -> Windows:
+    """Three events of user 4."""
+    return Windows(
+        user=np.array([4]),
+        first=np.array([first]),
+        length=np.array([3]),
+        total=np.array([4]),
+        is_reversed=np.array([backwards]),
+        tie_order=order,
+    )
+
+
+def of(batch: FLMBatch) -> list[list[int]]:
+    """The histories of its users."""
+    assert batch.users is not None
+    return batch.users.history.tolist()
+
+
+def tied(*groups: int) -> Interactions:
+    """Those of user 4, who met 4, 5, 6, 7, in groups of so many a second."""
+    time = DATASET.interactions.time.copy()
+    own = SEQS.events[SEQS.offsets[4] : SEQS.offsets[5]]
+    time[own] = np.arange(len(groups)).repeat(groups)
+    return replace(DATASET.interactions, time=time)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_events_of_one_second_come_in_a_new_order_and_others_stay_where_they_are(backwards):
+    interactions = tied(1, 2, 1) if not backwards else tied(2, 1, 1)
+    seen = set()
+    for seed in range(20):
+        order = np.random.default_rng(seed).random((1, 3))
+        drawn = window(1, backwards=backwards, order=order)
+        dataset = replace(DATASET, interactions=interactions)
+        batch = collator(dataset).batch(drawn, SEQS, rng_key=(0, 2, 0))
+        assert batch.users is not None
+        assert batch.items is not None
+        seen.add(tuple(batch.users.history[0].tolist()))
+        # Each is still its own edge, at its own step.
+        assert batch.edges.step.tolist() == [0, 1, 2]
+        assert batch.items.row[batch.edges.item].tolist() == batch.users.history[0].tolist()
+    assert seen == ({(5, 6, 7), (6, 5, 7)} if not backwards else {(6, 5, 4), (6, 4, 5)})
+
+
+def test_ranks_see_the_ties_of_a_step_in_one_order():
+    same = replace(DATASET.interactions, time=np.zeros_like(DATASET.interactions.time))
+    dataset = replace(DATASET, interactions=same)
+    draw = UserSampler(SEQS, users=6, window=3, reverse=0.5, shuffle_ties=True, seed=1)
+    whole = collator(dataset).step(draw, 3)
+    halves = [collator(dataset, rank=rank, world_size=2).step(draw, 3) for rank in (0, 1)]
+    history = of(halves[0]) + of(halves[1])
+    assert history == of(whole)
+    plain = UserSampler(SEQS, users=6, window=3, reverse=0.5, seed=1)
+    assert of(collator(dataset).step(plain, 3)) != history
