@@ -1,4 +1,4 @@
-"""Each history encoder: two ranks train as one does."""
+"""Each history encoder, and factors of the labels: two ranks train as one does."""
 
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ HISTORIES = (
 )
 
 
-def config(data: Path, history: dict[str, Any]) -> RunConfig:
+def config(data: Path, history: dict[str, Any], factors: int) -> RunConfig:
     return RunConfig.model_validate(
         {
-            "data": {"path": str(data), "users": 8, "window": 8},
+            "data": {"path": str(data), "users": 8, "window": 8, "shuffle_ties": True},
             "views": {"width": 16, "view_dropout": 0.0, "history": history},
-            "tasks": {"heads": {"hidden": 16, "width": 8, "dropout": 0.0}},
+            "tasks": {"heads": {"hidden": 16, "width": 8, "dropout": 0.0, "factors": factors}},
             "train": {"steps": 20},
         }
     )
@@ -37,11 +37,17 @@ def train_from_start(
     return losses_of(assembly), edge_quality(assembly, part="validation")
 
 
+@pytest.mark.parametrize("factors", [0, 2])
 @pytest.mark.parametrize("history", HISTORIES, ids=lambda history: history["kind"])
 def test_two_ranks_train_and_predict_as_one_rank_does(
-    history: dict[str, Any], alone: Runtime, ranks: Ranks, ml100k: Path, tmp_path: Path
+    history: dict[str, Any],
+    factors: int,
+    alone: Runtime,
+    ranks: Ranks,
+    ml100k: Path,
+    tmp_path: Path,
 ) -> None:
-    run = config(ml100k, history)
+    run = config(ml100k, history, factors)
     expected, quality = train_from_start(alone, run, tmp_path)
     (first, first_quality), (second, second_quality) = ranks.run(train_from_start, run, tmp_path)
     mean = (torch.tensor(first) + torch.tensor(second)) / 2
