@@ -47,14 +47,15 @@ def _nystroem(
 ) -> torch.Tensor:
     """Views as rows (items, D) and reach; one that is the same for all landmarks tells nothing."""
     own = torch.from_numpy(landmarks)
-    kernels = []
+    kernel, count = torch.zeros(num_items, len(own)), 0
     for rows, reach in views:
         spread = 2 * rows[own].var(0, correction=0).sum()
         if spread > 0:
-            kernels.append((-(torch.cdist(rows, rows[own]) ** 2) / (reach * spread)).exp())
-    if not kernels:
-        return torch.zeros(num_items, 0)
-    kernel = torch.stack(kernels).mean(0).double()
+            kernel += (-torch.cdist(rows, rows[own]) ** 2 / (reach * spread)).exp()
+            count += 1
+    if count == 0:
+        return kernel[:, :0]
+    kernel = kernel.double() / count
     root = torch.linalg.cholesky(kernel[own] + _JITTER * torch.eye(len(own), dtype=kernel.dtype))
     return torch.linalg.solve_triangular(root, kernel.T, upper=False).T.float()
 
