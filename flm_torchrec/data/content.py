@@ -51,7 +51,7 @@ def _nystroem(
     for rows, reach in views:
         spread = 2 * rows[own].var(0, correction=0).sum()
         if spread > 0:
-            kernel += (-torch.cdist(rows, rows[own]) ** 2 / (reach * spread)).exp()
+            kernel += (-(torch.cdist(rows, rows[own]) ** 2) / (reach * spread)).exp()
             count += 1
     if count == 0:
         return kernel[:, :0]
