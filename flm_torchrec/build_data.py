@@ -115,6 +115,12 @@ def build_sampler(config: RunConfig, dataset: Dataset) -> UserSampler | LogSampl
             f"data.temperature: {data.temperature}; with order: by_log domains come as often as "
             "their rows; allowed: 1.0, or data with order: by_user"
         )
+    for name, usual in (("shuffle_ties", False), ("ahead", 1), ("hide_users", 0.0)):
+        if getattr(data, name) != usual:
+            raise UserError(
+                f"data.{name}: {getattr(data, name)}; it is of windows, which order: by_log has "
+                f"none of; allowed: {usual}, or data with order: by_user"
+            )
     rows = np.flatnonzero(interactions.part == TRAIN)
     if data.rows > len(rows):
         raise UserError(
@@ -133,6 +139,8 @@ def _user_sampler(config: RunConfig, dataset: Dataset, seqs: Sequences) -> UserS
             window=data.window,
             reverse=data.reverse,
             shuffle_ties=data.shuffle_ties,
+            ahead=data.ahead,
+            hide_users=data.hide_users,
             seed=seed,
         )
     return DomainUserSampler(
@@ -143,6 +151,8 @@ def _user_sampler(config: RunConfig, dataset: Dataset, seqs: Sequences) -> UserS
         window=data.window,
         reverse=data.reverse,
         shuffle_ties=data.shuffle_ties,
+        ahead=data.ahead,
+        hide_users=data.hide_users,
         seed=seed,
     )
 

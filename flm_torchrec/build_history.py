@@ -53,6 +53,11 @@ def _check_any_order(config: RunConfig, dataset: Dataset) -> None:
             f"views.history.kind: set; tasks.{ranking[0]} would rank what was shown by what was "
             "taken of it, since negatives are logged; allowed: causal or mean"
         )
+    if config.data.ahead > 1:
+        raise UserError(
+            f"data.ahead: {config.data.ahead}; with views.history.kind: set an item is foretold by "
+            "all other events, later ones too; allowed: 1, or kind: causal or mean"
+        )
     linear = config.views.linear
     if linear is not None and linear.rank:
         raise UserError(

@@ -21,7 +21,11 @@ class DataConfig(Strict):
     rows: Positive = 4096  # E: interactions a step, over all ranks; with order: by_log
     window: Count = 64  # L: events of each user a step; 0: no histories
     reverse: Share = 0.25  # share of the windows that run backwards in time; with order: by_user
-    shuffle_ties: bool = False  # events of one second in a new order each time; with order: by_user
+    # With order: by_user. Events of one second come in a new order each time; an item is foretold
+    # from up to so many events before it; a share of the users a step has no id, as new ones have.
+    shuffle_ties: bool = False
+    ahead: Positive = 1
+    hide_users: Share = 0.0
     negatives: Literal["all"] | Positive = "all"  # N
     negative_source: Literal["popular", "in_batch", "mixed"] = "popular"  # of N negatives
     negative_power: Rate = 0.5  # popular: proportional to popularity ** power; 0: uniform

@@ -88,6 +88,17 @@ def test_more_interactions_a_step_than_there_are_is_the_users_mistake():
         build_sampler(config, CLICKS)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "usual"),
+    [("shuffle_ties", True, "False"), ("ahead", 2, "1"), ("hide_users", 0.5, "0.0")],
+)
+def test_what_is_drawn_of_windows_is_the_users_mistake_with_a_log(name, value, usual):
+    config = tiny_model.config(data={"rows": 10, name: value}, tasks={"heads": {}})
+    told = rf"data\.{name}: {value}; .*allowed: {usual}, or data with order: by_user"
+    with pytest.raises(UserError, match=told):
+        build_sampler(config, tiny_logs.clicks())
+
+
 def test_a_log_is_shared_by_its_rows():
     config = tiny_model.config(data={"users": 3, "rows": 8})
     check_shares(config, CLICKS, 2)

@@ -108,6 +108,12 @@ def test_the_tables_of_a_linear_path_read_an_order():
         build_history(made, at_random(DATASET))
 
 
+def test_a_set_looks_every_way_already():
+    made = tiny_model.config(data={"ahead": 2}, views={"history": {"kind": "set"}})
+    with pytest.raises(UserError, match=r"data\.ahead: 2; .*allowed: 1, or kind: causal or mean"):
+        build_history(made, at_random(DATASET))
+
+
 @pytest.mark.parametrize("kind", ["causal", "mean"])
 def test_ranking_falls_on_a_planted_order(kind):
     data = tiny.dataset(tiny.cycles())

@@ -12,7 +12,7 @@ from flm_torchrec.data.cloze import AttributeCloze
 from flm_torchrec.data.content import has_views, never_met
 from flm_torchrec.data.dataset import Dataset
 from flm_torchrec.data.id_bags import IdBags
-from flm_torchrec.data.kjt import ContextReader, features_kjt
+from flm_torchrec.data.kjt import ContextReader, features_kjt, user_features
 from flm_torchrec.data.masking import hide_events
 from flm_torchrec.data.moments import EdgeRows, MomentFinder, Moments, met_by, sessions
 from flm_torchrec.data.negatives import AllItems, Negatives, NoItems
@@ -235,7 +235,7 @@ class Collator:
             known_user, known_item = known_user[in_batch], index[spot[in_batch]]
         return UserRows(
             row=torch.from_numpy(moments.user),
-            features=features_kjt(entity.columns, moments.user),
+            features=user_features(entity, moments.user, moments.is_hidden),
             numbers=torch.from_numpy(self.user_numbers[moments.user]),
             history=torch.from_numpy(history),
             num_events=torch.from_numpy(moments.num_events),

@@ -46,6 +46,8 @@ class DomainUserSampler(UserSampler):
         window: int,
         reverse: float,
         shuffle_ties: bool = False,
+        ahead: int = 1,
+        hide_users: float = 0.0,
         seed: int,
     ) -> None:
         super().__init__(
@@ -54,6 +56,8 @@ class DomainUserSampler(UserSampler):
             window=window,
             reverse=reverse,
             shuffle_ties=shuffle_ties,
+            ahead=ahead,
+            hide_users=hide_users,
             seed=seed,
         )
         self.share = domain_shares(seqs, domain, temperature)

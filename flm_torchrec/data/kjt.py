@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from flm_torchrec.data.dataset import Column
+from flm_torchrec.data.dataset import Column, Entity
 
 
 class ContextReader:
@@ -78,6 +78,25 @@ def features_kjt(columns: Mapping[str, Column], rows: NDArray[np.int64]) -> Keye
         keys=list(columns),
         values=torch.from_numpy(values),
         lengths=torch.from_numpy(lengths.reshape(-1)),
+    )
+
+
+def user_features(
+    users: Entity, rows: NDArray[np.int64], is_hidden: NDArray[np.bool_] | None
+) -> KeyedJaggedTensor:
+    """The features of `rows` (B,), the ids of those that are hidden as of unknown users."""
+    if is_hidden is None:
+        return features_kjt(users.columns, rows)
+    shown = np.where(is_hidden, 0, rows)
+    parts = [
+        features_kjt({name: column}, shown if place < users.num_ids else rows)
+        for place, (name, column) in enumerate(users.columns.items())
+    ]
+    # In numpy: as for torch.ones above.
+    values = np.concatenate([part.values().numpy() for part in parts])
+    lengths = np.concatenate([part.lengths().numpy() for part in parts])
+    return KeyedJaggedTensor(
+        keys=list(users.columns), values=torch.from_numpy(values), lengths=torch.from_numpy(lengths)
     )
 
 

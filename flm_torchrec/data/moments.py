@@ -22,6 +22,7 @@ class Moments:
     num_events: Rows  # (U,) they stand first
     known_user: Rows  # (S,) with known_item pairs met before the window, or at any time
     known_item: Rows  # (S,) catalogue rows
+    is_hidden: NDArray[np.bool_] | None = None  # (U,) is the user's id hidden?
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -107,6 +108,7 @@ class MomentFinder:
             num_events=np.bincount(window, minlength=len(windows.user)),
             known_user=known_user,
             known_item=known_item,
+            is_hidden=windows.is_hidden,
         )
 
     def of_windows(
@@ -116,14 +118,7 @@ class MomentFinder:
         padded to `window` edges a user."""
         share = len(everyone.user) // world_size
         mine = slice(rank * share, (rank + 1) * share)
-        windows = Windows(
-            user=everyone.user[mine],
-            first=everyone.first[mine],
-            length=everyone.length[mine],
-            total=everyone.total[mine],
-            is_reversed=everyone.is_reversed[mine],
-            tie_order=None if everyone.tie_order is None else everyone.tie_order[mine],
-        )
+        windows = everyone.part(mine)
         window, found = self._rows_in(windows, seqs)
         spot = np.arange(len(window)) - (np.cumsum(windows.length) - windows.length)[window]
         row = np.zeros((share, self.window), dtype=np.int64)
@@ -134,6 +129,9 @@ class MomentFinder:
         step = np.cumsum(is_event, axis=1) - is_event
         if self.any_order:
             step = np.where(is_event, step, is_event.sum(1, keepdims=True))
+        elif windows.lag is not None:
+            choices = np.minimum(step + 1, windows.ahead)
+            step = step - (windows.lag * choices).astype(np.int64)
         every_row = found if world_size == 1 else self._rows_in(everyone, seqs)[1]
         positive = self.interactions.positive
         edges = EdgeRows(

@@ -1,7 +1,8 @@
 """What a step sees: windows of users' sequences (`by_user`) or rows of a log (`by_log`)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +88,19 @@ class Windows:
     is_reversed: NDArray[np.bool_]  # (U,)
     # (U, L) what events of one second are put in order by; None: as they stand in the data.
     tie_order: NDArray[np.float64] | None = None
+    # An event is foretold from one of the `ahead` places up to its own; (U, L) in [0, 1): which.
+    ahead: int = 1
+    lag: NDArray[np.float64] | None = None
+    is_hidden: NDArray[np.bool_] | None = None  # (U,) is the user's id hidden?
+
+    def part(self, rows: slice) -> "Windows":
+        """Some of them."""
+        own: dict[str, Any] = {
+            field.name: value[rows]
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), np.ndarray)
+        }
+        return replace(self, **own)
 
     def positions(self, first: Rows, length: Rows) -> tuple[Rows, Rows]:
         """(U,), (U,) -> for every event of the ranges: its window (n,), its place in time (n,)."""
@@ -121,6 +135,8 @@ class UserSampler:
     `window` events as many as would hold them all, each a random stretch of them. Windows that
     don't fill the last step of an epoch wait for the next one. A share `reverse` of the windows
     runs backwards in time. With `shuffle_ties` events of one second come in a new order each time.
+    With `ahead` above 1 an event is foretold from any of so many places, those up to its own (the
+    dense all-action loss of Pancha et al., 2022, within a window). A share `hide_users` has no id.
     """
 
     def __init__(
@@ -131,10 +147,14 @@ class UserSampler:
         window: int,
         reverse: float,
         shuffle_ties: bool = False,
+        ahead: int = 1,
+        hide_users: float = 0.0,
         seed: int,
     ) -> None:
         self.seqs = seqs
         self.shuffle_ties = shuffle_ties
+        self.ahead = ahead
+        self.hide_users = hide_users
         self.users = users
         self.window = window
         self.reverse = reverse
@@ -167,6 +187,9 @@ class UserSampler:
             total=total,
             is_reversed=rng.random(len(user)) < self.reverse,
             tie_order=rng.random((len(user), self.window)) if self.shuffle_ties else None,
+            ahead=self.ahead,
+            lag=rng.random((len(user), self.window)) if self.ahead > 1 else None,
+            is_hidden=rng.random(len(user)) < self.hide_users if self.hide_users else None,
         )
 
 

@@ -22,7 +22,14 @@ HISTORIES = (
 def config(data: Path, history: dict[str, Any], factors: int) -> RunConfig:
     return RunConfig.model_validate(
         {
-            "data": {"path": str(data), "users": 8, "window": 8, "shuffle_ties": True},
+            "data": {
+                "path": str(data),
+                "users": 8,
+                "window": 8,
+                "shuffle_ties": True,
+                "ahead": 1 if history["kind"] == "set" else 3,
+                "hide_users": 0.3,
+            },
             "views": {"width": 16, "view_dropout": 0.0, "history": history},
             "tasks": {"heads": {"hidden": 16, "width": 8, "dropout": 0.0, "factors": factors}},
             "train": {"steps": 20},

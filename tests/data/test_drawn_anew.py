@@ -1,10 +1,12 @@
-"""Events of one second, whose order in the data says nothing."""
+"""What is drawn anew of a window each time: the order of a second, how far ahead an item is
+foretold, and whose id is hidden."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import tiny
+import torch
 
 from flm_torchrec.data.batch import FLMBatch
 from flm_torchrec.data.collate import Collator
@@ -76,3 +78,53 @@ def test_ranks_see_the_ties_of_a_step_in_one_order():
     assert history == of(whole)
     plain = UserSampler(SEQS, users=6, window=3, reverse=0.5, seed=1)
     assert of(collator(dataset).step(plain, 3)) != history
+
+
+def test_an_item_is_foretold_from_any_of_the_places_ahead_up_to_its_own():
+    every = {ahead: set() for ahead in (1, 2, 9)}
+    for ahead, seen in every.items():
+        draw = UserSampler(SEQS, users=6, window=3, reverse=0.5, ahead=ahead, seed=1)
+        for step in range(60):
+            batch = collator(DATASET).step(draw, step)
+            assert batch.users is not None
+            assert batch.items is not None
+            own = batch.users.history[batch.edges.user] == batch.edges.item[:, None]
+            real = batch.edges.weight > 0
+            place = own.int().argmax(1)
+            seen |= set(zip(place[real].tolist(), batch.edges.step[real].tolist(), strict=True))
+    assert every[1] == {(0, 0), (1, 1), (2, 2)}
+    assert every[2] == {(0, 0), (1, 0), (1, 1), (2, 1), (2, 2)}
+    assert every[9] == {(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2)}
+
+
+def test_places_ahead_are_drawn_evenly():
+    draw = UserSampler(SEQS, users=6, window=3, reverse=0.0, ahead=3, seed=1)
+    steps = torch.cat([collator(DATASET).step(draw, step).edges.step[2::3] for step in range(300)])
+    full = torch.cat(
+        [collator(DATASET).step(draw, step).edges.weight[2::3] > 0 for step in range(300)]
+    )
+    share = torch.bincount(steps[full], minlength=3) / full.sum()
+    assert share.tolist() == pytest.approx([1 / 3] * 3, abs=0.06)
+
+
+def test_a_hidden_user_has_the_features_but_not_the_id():
+    draw = UserSampler(SEQS, users=6, window=3, reverse=0.0, hide_users=0.5, seed=1)
+    plain = UserSampler(SEQS, users=6, window=3, reverse=0.0, seed=1)
+    num_hidden = 0
+    for step in range(20):
+        drawn, usual = draw(step), collator(DATASET).step(plain, step).users
+        users = collator(DATASET).step(draw, step).users
+        assert usual is not None
+        assert users is not None
+        assert drawn.is_hidden is not None
+        assert users.row.tolist() == usual.row.tolist()
+        ids = torch.where(torch.from_numpy(drawn.is_hidden), 0, usual.features["user_id"].values())
+        assert users.features["user_id"].values().tolist() == ids.tolist()
+        for key in set(usual.features.keys()) - {"user_id"}:
+            for own, as_usual in (
+                (users.features[key].values(), usual.features[key].values()),
+                (users.features[key].lengths(), usual.features[key].lengths()),
+            ):
+                assert own.tolist() == as_usual.tolist()
+        num_hidden += int(drawn.is_hidden.sum())
+    assert 40 < num_hidden < 80
