@@ -142,6 +142,11 @@ def _order(config: RunConfig, order: OrderConfig, dataset: Dataset, flm: FLM) ->
             "events; allowed: sampled"
         )
     if order.by == "time":
+        if config.data.ahead > 1:
+            raise UserError(
+                f"data.ahead: {config.data.ahead}; tasks.order.by: time compares items by the "
+                "steps that they are foretold from; allowed: 1"
+            )
         return TimeOrder()
     labels = list(dataset.interactions.labels)
     if order.label not in labels:

@@ -234,7 +234,7 @@ class SparseConfig(Strict):
         "rowwise_adagrad", "adagrad", "sgd", "adam", "partial_rowwise_adam", "lamb"
     ] = "rowwise_adagrad"
     lr: Rate = 0.05
-    decay: bool = False  # by the dense cosine, after the warm-up; else the rate is constant
+    decay: bool = False  # scaled as the dense rate is, warm-up and cosine; else constant
 
 
 class TrainConfig(Strict):

@@ -64,6 +64,12 @@ def test_no_state_of_a_set_is_before_two_events():
         tasks_of(dataset, {"order": {"by": "time"}}, views)
 
 
+def test_what_is_foretold_from_far_back_has_no_order_in_time():
+    config = tiny_model.config(data={"ahead": 2}, tasks={"order": {"by": "time"}})
+    with pytest.raises(UserError, match=r"data\.ahead: 2; tasks\.order\.by: time .*allowed: 1"):
+        build_model(config, DATASET, None)
+
+
 @pytest.mark.parametrize(
     ("dataset", "kind"), [(DATASET, FusionLoss), (tiny_logs.impressions(), LoggedFusionLoss)]
 )

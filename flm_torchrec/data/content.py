@@ -15,6 +15,8 @@ from flm_torchrec.data.text import Texts
 _OF_VECTORS, _OF_FEATURES, _OF_NUMBERS = 1.0, 2.0, 0.2
 _MOST_LANDMARKS = 1000
 _JITTER = 1e-4  # keeps items of the same content apart
+# Of a view's squared length: what is the same for all items but for rounding tells nothing.
+_LEAST_SPREAD = 1e-9
 # A feature of more values, a brand or an author, has too few items a value to tell much.
 _MOST_VALUES = 1000
 
@@ -47,15 +49,18 @@ def _nystroem(
 ) -> torch.Tensor:
     """Views as rows (items, D) and reach; one that is the same for all landmarks tells nothing."""
     own = torch.from_numpy(landmarks)
-    kernel, count = torch.zeros(num_items, len(own)), 0
+    kernel = torch.zeros(num_items, len(own), dtype=torch.float64)
+    count = 0
     for rows, reach in views:
-        spread = 2 * rows[own].var(0, correction=0).sum()
-        if spread > 0:
-            kernel += (-(torch.cdist(rows, rows[own]) ** 2) / (reach * spread)).exp()
+        # In double, around the mean: of rows that lie close together float32 loses the distances.
+        x = rows.double() - rows[own].double().mean(0)
+        spread = 2 * x[own].square().mean(0).sum()
+        if spread > _LEAST_SPREAD * rows[own].double().square().sum(1).mean():
+            kernel += (-(torch.cdist(x, x[own]) ** 2) / (reach * spread)).exp()
             count += 1
     if count == 0:
-        return kernel[:, :0]
-    kernel = kernel.double() / count
+        return kernel[:, :0].float()
+    kernel /= count
     root = torch.linalg.cholesky(kernel[own] + _JITTER * torch.eye(len(own), dtype=kernel.dtype))
     return torch.linalg.solve_triangular(root, kernel.T, upper=False).T.float()
 

@@ -85,19 +85,13 @@ def user_features(
     users: Entity, rows: NDArray[np.int64], is_hidden: NDArray[np.bool_] | None
 ) -> KeyedJaggedTensor:
     """The features of `rows` (B,), the ids of those that are hidden as of unknown users."""
-    if is_hidden is None:
-        return features_kjt(users.columns, rows)
-    shown = np.where(is_hidden, 0, rows)
-    parts = [
-        features_kjt({name: column}, shown if place < users.num_ids else rows)
-        for place, (name, column) in enumerate(users.columns.items())
-    ]
-    # In numpy: as for torch.ones above.
-    values = np.concatenate([part.values().numpy() for part in parts])
-    lengths = np.concatenate([part.lengths().numpy() for part in parts])
-    return KeyedJaggedTensor(
-        keys=list(users.columns), values=torch.from_numpy(values), lengths=torch.from_numpy(lengths)
-    )
+    kjt = features_kjt(users.columns, rows)
+    if is_hidden is not None:
+        # Where a user has no id, as that of another domain, none is put.
+        for name in list(users.columns)[: users.num_ids]:
+            lengths, values = kjt[name].lengths().numpy(), kjt[name].values().numpy()
+            values[is_hidden.repeat(lengths)] = 0
+    return kjt
 
 
 def joined(first: KeyedJaggedTensor, second: KeyedJaggedTensor) -> KeyedJaggedTensor:

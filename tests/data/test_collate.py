@@ -125,10 +125,12 @@ def test_what_lies_before_a_reversed_window_is_known():
 
 @pytest.mark.parametrize("shuffle_ties", [False, True])
 def test_an_edge_is_never_in_its_own_history(shuffle_ties):
+    time = np.zeros_like(DATASET.interactions.time)
+    tied = replace(DATASET, interactions=replace(DATASET.interactions, time=time))
     for negatives in (AllItems(num_items=9), popular()):
         draw = UserSampler(SEQS, users=6, window=3, reverse=0.5, shuffle_ties=shuffle_ties, seed=1)
         for step in range(10):
-            batch = collator(negatives=negatives).step(draw, step)
+            batch = collator(tied, negatives=negatives).step(draw, step)
             for user, place, item, weight in zip(
                 batch.edges.user,
                 batch.edges.step,

@@ -49,6 +49,22 @@ def test_of_many_items_some_are_landmarks_and_the_others_are_nearly_as_alike(
     np.testing.assert_allclose(some @ some.T, whole @ whole.T, atol=0.02)
 
 
+@pytest.mark.parametrize("noise", [1e-2, 1e-4, 1e-7, 0.0])
+def test_vectors_that_lie_close_together_are_still_told_apart(noise):
+    dataset = tiny.dataset()
+    assert dataset.items is not None
+    count, rng = 400, np.random.default_rng(0)
+    texts = (1 + noise * rng.normal(size=(1, count, 2))).astype(np.float32)
+    items = replace(
+        dataset.items, ids=np.arange(count), numbers=np.zeros((count, 0), np.float32), columns={}
+    )
+    content = item_content(replace(dataset, items=items), texts, np.arange(1, count))
+    assert content.isfinite().all()
+    if noise >= 1e-4:
+        own = (content * content).sum(1)
+        assert own[1:].tolist() == pytest.approx([1.0] * (count - 1), abs=1e-3)
+
+
 def test_of_items_all_alike_nothing_is_known():
     dataset = tiny.dataset()
     assert dataset.items is not None

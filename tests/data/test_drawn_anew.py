@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from tiny_domains import movies_and_music
 
 from flm_torchrec.data.batch import FLMBatch
 from flm_torchrec.data.collate import Collator
 from flm_torchrec.data.dataset import Dataset, Interactions
+from flm_torchrec.data.kjt import user_features
 from flm_torchrec.data.negatives import AllItems
 from flm_torchrec.data.sampling import UserSampler, Windows, histories, sequences
 
@@ -128,3 +130,19 @@ def test_a_hidden_user_has_the_features_but_not_the_id():
                 assert own.tolist() == as_usual.tolist()
         num_hidden += int(drawn.is_hidden.sum())
     assert 40 < num_hidden < 80
+
+
+def test_a_hidden_user_of_one_domain_has_no_id_in_another(tmp_path):
+    users = movies_and_music(tmp_path).users
+    assert users is not None
+    assert users.num_ids == 2
+    rows = np.arange(1, len(users.ids))
+    usual = user_features(users, rows, None)
+    hidden = user_features(users, rows, np.arange(len(rows)) % 2 == 0)
+    for place, key in enumerate(users.columns):
+        assert hidden[key].lengths().tolist() == usual[key].lengths().tolist()
+        ids = usual[key].values().clone()
+        if place < users.num_ids:
+            owner = np.arange(len(rows)).repeat(usual[key].lengths().numpy())
+            ids[torch.from_numpy(owner % 2 == 0)] = 0
+        assert hidden[key].values().tolist() == ids.tolist()
