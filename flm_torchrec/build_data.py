@@ -1,5 +1,6 @@
 """A configuration and its data become what a step is drawn from and made of."""
 
+from functools import partial
 from math import gcd
 
 import numpy as np
@@ -131,29 +132,18 @@ def build_sampler(config: RunConfig, dataset: Dataset) -> UserSampler | LogSampl
 
 
 def _user_sampler(config: RunConfig, dataset: Dataset, seqs: Sequences) -> UserSampler:
-    data, domains, seed = config.data, dataset.domains, config.train.seed
-    if domains is None or len(domains.names) == 1:
-        return UserSampler(
-            seqs,
-            users=data.users,
-            window=data.window,
-            reverse=data.reverse,
-            shuffle_ties=data.shuffle_ties,
-            ahead=data.ahead,
-            hide_users=data.hide_users,
-            seed=seed,
-        )
-    return DomainUserSampler(
+    data, domains, sampler = config.data, dataset.domains, UserSampler
+    if domains is not None and len(domains.names) > 1:
+        sampler = partial(DomainUserSampler, domain=domains.users, temperature=data.temperature)
+    return sampler(
         seqs,
-        domain=domains.users,
-        temperature=data.temperature,
         users=data.users,
         window=data.window,
         reverse=data.reverse,
         shuffle_ties=data.shuffle_ties,
         ahead=data.ahead,
         hide_users=data.hide_users,
-        seed=seed,
+        seed=config.train.seed,
     )
 
 

@@ -79,8 +79,8 @@ class MomentFinder:
         if windows.tie_order is not None:
             time = self.interactions.time[row]
             is_new = np.append(True, (np.diff(time) != 0) | (np.diff(window) != 0))[: len(row)]
-            spot = np.arange(len(row)) - (np.cumsum(windows.length) - windows.length)[window]
-            row = row[np.lexsort((windows.tie_order[window, spot], is_new.cumsum()))]
+            order = windows.tie_order[np.arange(self.window) < windows.length[:, None]]
+            row = row[np.lexsort((order, is_new.cumsum()))]
         return window, row
 
     def _moments(self, windows: Windows, seqs: Sequences, window: Rows, row: Rows) -> Moments:

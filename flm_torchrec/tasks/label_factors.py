@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from flm_torchrec.data.batch import FLMBatch, UserRows
 from flm_torchrec.tasks.label_factors_fit import Factors, moments
-from flm_torchrec.views.linear_fit import foretold
+from flm_torchrec.views.linear_fit import foretelling
 
 
 class LabelFactors(nn.Module):
@@ -109,9 +109,9 @@ def with_cold(table: Tensor, common: Tensor, warm: Tensor, cold: Tensor, content
     """`LabelFactors.table` with rows for the cold items as content (items, F) foretells them from
     the warm ones; around that they are as uncertain as items are before anybody met them."""
     filled, d = table.clone(), (common.shape[-1] - 2) // 2
+    foretold = foretelling(content, warm, cold)
     for fit, of_fit in zip(filled, common, strict=True):
-        known = foretold(content, warm, cold, fit[warm, :, : 1 + 2 * d].flatten(1))
-        known = known.unflatten(1, (fit.shape[1], -1))
+        known = foretold(fit[warm, :, : 1 + 2 * d].flatten(1)).unflatten(1, (fit.shape[1], -1))
         bias, seen = known[..., :1], known[..., 1 : 1 + d]
         seen[..., 0] = 1
         variance = of_fit[:, -d:].clone()  # (T, d)

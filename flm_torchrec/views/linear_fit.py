@@ -1,6 +1,7 @@
 """The weights of the linear path, fitted on training histories in closed form."""
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -109,26 +110,35 @@ def fill_cold(
     """
     if len(warm) == 0 or len(cold) == 0:
         return
+    foretold = foretelling(content, warm, cold, l2=l2)
     popularity = _POPULARITY * (met + _PRIOR).log()[:, None]
-    length = foretold(content, warm, cold, popularity, l2=l2).exp()
+    length = foretold(popularity).exp()
     for fit in weight:
-        columns = foretold(content, warm, cold, fit[:, warm].T / popularity.exp(), l2=l2)
-        fit[:, cold] = (columns * length).T
-        fit[cold] = foretold(content, warm, cold, fit[warm], l2=l2)
+        fit[:, cold] = (foretold(fit[:, warm].T / popularity.exp()) * length).T
+        fit[cold] = foretold(fit[warm])
 
 
-def foretold(
-    content: Tensor, warm: Tensor, cold: Tensor, known: Tensor, *, l2: float = 1.0
-) -> Tensor:
-    """content (items, F), known (n, d) of the warm items -> (m, d) what a ridge regression on
-    content makes of it for the cold ones; the mean is not shrunk."""
-    mean, known_mean = content[warm].mean(0), known.mean(0)
+def foretelling(
+    content: Tensor, warm: Tensor, cold: Tensor, *, l2: float = 1.0
+) -> Callable[[Tensor], Tensor]:
+    """content (items, F) -> a function from what is known (n, d) of the warm items to what a ridge
+    regression on content makes of it for the cold ones (m, d); the mean is not shrunk."""
+    mean = content[warm].mean(0)
     old, new = content[warm] - mean, content[cold] - mean
-    gram = old.T @ old + l2 * torch.eye(content.shape[1], device=content.device)
-    return new @ torch.linalg.solve(gram, old.T @ (known - known_mean)) + known_mean
+    factor = _factor(old.T @ old, l2)
+
+    def foretold(known: Tensor) -> Tensor:
+        known_mean = known.mean(0)
+        return new @ torch.cholesky_solve(old.T @ (known - known_mean), factor) + known_mean
+
+    return foretold
 
 
 def _ridge(gram: Tensor, cross: Tensor, l2: float) -> Tensor:
     """(gram + l2)^-1 cross"""
-    raised = gram + l2 * torch.eye(len(gram))
-    return torch.cholesky_solve(cross, torch.linalg.cholesky(raised))
+    return torch.cholesky_solve(cross, _factor(gram, l2))
+
+
+def _factor(gram: Tensor, l2: float) -> Tensor:
+    """That of Cholesky of gram + l2."""
+    return torch.linalg.cholesky(gram + l2 * torch.eye(len(gram), device=gram.device))
