@@ -53,11 +53,12 @@ def _check_any_order(config: RunConfig, dataset: Dataset) -> None:
             f"views.history.kind: set; tasks.{ranking[0]} would rank what was shown by what was "
             "taken of it, since negatives are logged; allowed: causal or mean"
         )
-    if config.data.ahead > 1:
-        raise UserError(
-            f"data.ahead: {config.data.ahead}; with views.history.kind: set an item is foretold by "
-            "all other events, later ones too; allowed: 1, or kind: causal or mean"
-        )
+    for name, usual in (("shuffle_ties", False), ("ahead", 1)):
+        if (value := getattr(config.data, name)) != usual:
+            raise UserError(
+                f"data.{name}: {value}; with views.history.kind: set an item is foretold by all "
+                f"other events, in no order; allowed: {usual}, or kind: causal or mean"
+            )
     linear = config.views.linear
     if linear is not None and linear.rank:
         raise UserError(

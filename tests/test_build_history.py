@@ -108,9 +108,13 @@ def test_the_tables_of_a_linear_path_read_an_order():
         build_history(made, at_random(DATASET))
 
 
-def test_a_set_looks_every_way_already():
-    made = tiny_model.config(data={"ahead": 2}, views={"history": {"kind": "set"}})
-    with pytest.raises(UserError, match=r"data\.ahead: 2; .*allowed: 1, or kind: causal or mean"):
+@pytest.mark.parametrize(
+    ("name", "value", "usual"), [("ahead", 2, 1), ("shuffle_ties", True, False)]
+)
+def test_a_set_looks_every_way_already(name, value, usual):
+    made = tiny_model.config(data={name: value}, views={"history": {"kind": "set"}})
+    told = rf"data\.{name}: {value}; .*allowed: {usual}, or kind: causal or mean"
+    with pytest.raises(UserError, match=told):
         build_history(made, at_random(DATASET))
 
 

@@ -14,6 +14,7 @@ from flm_torchrec.data.text import Texts
 # ML-100K's warm items). A year tells by its decade, genres by being alike in most of them.
 _OF_VECTORS, _OF_FEATURES, _OF_NUMBERS = 1.0, 2.0, 0.2
 _MOST_LANDMARKS = 1000
+_BLOCK = 4096  # items whose kernel is held at once
 _JITTER = 1e-4  # keeps items of the same content apart
 # Of a view's squared length: what is the same for all items but for rounding tells nothing.
 _LEAST_SPREAD = 1e-9
@@ -49,20 +50,30 @@ def _nystroem(
 ) -> torch.Tensor:
     """Views as rows (items, D) and reach; one that is the same for all landmarks tells nothing."""
     own = torch.from_numpy(landmarks)
-    kernel = torch.zeros(num_items, len(own), dtype=torch.float64)
-    count = 0
+    told = []
     for rows, reach in views:
         # In double, around the mean: of rows that lie close together float32 loses the distances.
-        x = rows.double() - rows[own].double().mean(0)
-        spread = 2 * x[own].square().mean(0).sum()
+        mean = rows[own].double().mean(0)
+        marks = rows[own].double() - mean
+        spread = 2 * marks.square().mean(0).sum()
         if spread > _LEAST_SPREAD * rows[own].double().square().sum(1).mean():
-            kernel += (-(torch.cdist(x, x[own]) ** 2) / (reach * spread)).exp()
-            count += 1
-    if count == 0:
-        return kernel[:, :0].float()
-    kernel /= count
-    root = torch.linalg.cholesky(kernel[own] + _JITTER * torch.eye(len(own), dtype=kernel.dtype))
-    return torch.linalg.solve_triangular(root, kernel.T, upper=False).T.float()
+            told.append((rows, mean, marks, reach * spread))
+    if not told:
+        return torch.zeros(num_items, 0)
+
+    def kernel(of: torch.Tensor | slice) -> torch.Tensor:
+        views = [
+            (-(torch.cdist(rows[of].double() - mean, marks) ** 2) / reach).exp()
+            for rows, mean, marks, reach in told
+        ]
+        return torch.stack(views).mean(0)
+
+    root = torch.linalg.cholesky(kernel(own) + _JITTER * torch.eye(len(own), dtype=torch.float64))
+    out = torch.empty(num_items, len(own))
+    for start in range(0, num_items, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        out[block] = torch.linalg.solve_triangular(root, kernel(block).T, upper=False).T
+    return out
 
 
 def warm_and_cold(dataset: Dataset) -> tuple[Rows, Rows]:

@@ -135,8 +135,9 @@ class UserSampler:
     `window` events as many as would hold them all, each a random stretch of them. Windows that
     don't fill the last step of an epoch wait for the next one. A share `reverse` of the windows
     runs backwards in time. With `shuffle_ties` events of one second come in a new order each time.
-    With `ahead` above 1 an event is foretold from any of so many places, those up to its own (the
-    dense all-action loss of Pancha et al., 2022, within a window). A share `hide_users` has no id.
+    With `ahead` above 1 an event is foretold from any of so many places, those up to its own and
+    the early ones more often (the dense all-action loss of Pancha et al., 2022, within a window).
+    A share `hide_users` has no id.
     """
 
     def __init__(

@@ -24,6 +24,7 @@ SETTINGS = (
     "views.history.layers=1",
     "train.checkpoint_every=3",
     "train.steps=6",
+    "train.sparse.decay=true",
 )
 
 
@@ -95,6 +96,19 @@ def test_a_resumed_run_equals_one_that_was_not_cut_bit_for_bit(
     assert any("exp_avg_sq" in name for name in one)
     assert any("momentum" in name for name in one)
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_the_tables_rate_falls_only_where_it_is_told_to(
+    pretrained: Path, ml100k: Path, encoder_folder: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "constant"
+    arguments = settings(ml100k, encoder_folder, "train.sparse.decay=false")
+    assert train("pretrain.yaml", run, *arguments) == 0
+    last = Path("checkpoints") / "step-00000006"
+    one, other = whole(pretrained / last, tmp_path), whole(run / last, tmp_path)
+    tables = [name for name in one if ".embedding_bags." in name]
+    assert tables
+    assert all(not torch.equal(one[name], other[name]) for name in tables)
 
 
 def test_validation_on_the_way_leaves_training_as_it_was_bit_for_bit(

@@ -99,14 +99,15 @@ def test_an_item_is_foretold_from_any_of_the_places_ahead_up_to_its_own():
     assert every[9] == {(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2)}
 
 
-def test_places_ahead_are_drawn_evenly():
+def test_early_places_ahead_are_drawn_more_often():
     draw = UserSampler(SEQS, users=6, window=3, reverse=0.0, ahead=3, seed=1)
     steps = torch.cat([collator(DATASET).step(draw, step).edges.step[2::3] for step in range(300)])
     full = torch.cat(
         [collator(DATASET).step(draw, step).edges.weight[2::3] > 0 for step in range(300)]
     )
     share = torch.bincount(steps[full], minlength=3) / full.sum()
-    assert share.tolist() == pytest.approx([1 / 3] * 3, abs=0.06)
+    # log 2, log 3/2 and log 4/3 over their sum, log 4.
+    assert share.tolist() == pytest.approx([0.5, 0.292, 0.208], abs=0.06)
 
 
 def test_a_hidden_user_has_the_features_but_not_the_id():

@@ -26,7 +26,7 @@ def config(data: Path, history: dict[str, Any], factors: int) -> RunConfig:
                 "path": str(data),
                 "users": 8,
                 "window": 8,
-                "shuffle_ties": True,
+                "shuffle_ties": history["kind"] != "set",
                 "ahead": 1 if history["kind"] == "set" else 3,
                 "hide_users": 0.3,
             },
