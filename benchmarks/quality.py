@@ -22,6 +22,7 @@ from typing import Any
 
 import yaml
 from flm_apps import data as data_app
+from flm_apps.run_folder import BUNDLED
 from flm_benchmarks import stages
 from flm_benchmarks.ablation import ablated
 from flm_benchmarks.ablation import as_text as ablation_text
@@ -192,7 +193,7 @@ def ablation(at: Place) -> tuple[list[dict], list[dict]]:
 
 
 def both_stages(at: Place) -> tuple[list[dict], list[dict]]:
-    """Stage 1 and 2 against stage 2 alone, with all of training and with a tenth."""
+    """Stage 1 and 2 as bundled against stage 2 alone, with all of training and with a tenth."""
     whole, records = data_folder(at.data, "ml-100k"), []
     last = write_splits(whole, at.work / "ml-100k", ["last"])["last"].parent.parent
     for share in (0.1, 1.0):
@@ -201,7 +202,7 @@ def both_stages(at: Place) -> tuple[list[dict], list[dict]]:
         split = write_splits(data, at.work / name, ["last"])["last"]
         out = at.answers("stages") / f"{share:.0%}"
         first, second = (
-            Runs(config=CONFIGS / f"{stage}.yaml", folder=at.answers("stages") / "runs")
+            Runs(config=BUNDLED / f"{stage}.yaml", folder=at.answers("stages") / "runs")
             for stage in ("pretrain", "finetune")
         )
         told = stages.compared(

@@ -1,7 +1,7 @@
 """Does the first stage help the second? Both rank the same test, from the same interactions."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,27 +19,28 @@ ALONE, BOTH = "stage 2 alone", "stages 1 and 2"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TwoStages:
-    """Runs of a second stage, each from one of a first stage on the same data and seed."""
+    """Runs of a second stage, each from one of a first stage on the same data and seed, or from
+    nothing where there is none."""
 
-    first: Runs
+    first: Runs | None
     second: Runs
 
     @property
     def version(self) -> str:
         """Of both configurations."""
-        return self.first.version + self.second.version
+        return (self.first.version if self.first else "") + self.second.version
 
     def trained(self, data: Path, setting: Mapping[str, Any], seed: int) -> Path:
         """The folder of the second stage's run."""
-        first = self.first.trained(data, {}, seed)
-        return self.second.trained(data, {"init": str(first), **setting}, seed)
+        init = str(self.first.trained(data, {}, seed)) if self.first else None
+        return self.second.trained(data, {"init": init, **setting}, seed)
 
 
 def compared(
     stages: TwoStages, data: Path, log: SplitLog, *, out: Path, quick: bool, until: float
 ) -> dict[str, Any]:
     """Train what isn't trained; -> the metrics of both, and what the difference is called."""
-    for name, runs in {ALONE: stages.second, BOTH: stages}.items():
+    for name, runs in {ALONE: replace(stages, first=None), BOTH: stages}.items():
         fit = partial(
             by_runs, runs, {VALIDATION: data, TEST: data}, partial(searched, by_all, next_items)
         )

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +225,7 @@ def test_the_second_stage_starts_from_the_first_or_from_nothing(
     assert told["verdict"] in ("helps", "hurts", "undecided")
     ratio = told[BOTH]["test"]["ndcg@10"] / told[ALONE]["test"]["ndcg@10"]
     assert told["both_over_alone"]["value"] == pytest.approx(ratio)
-    runs = both.trained(folder, {}, 0), both.second.trained(folder, {}, 0)
+    runs = [stages.trained(folder, {}, 0) for stages in (both, replace(both, first=None))]
     inits = [load_yaml(run / "config.yaml", RunConfig).init for run in runs]
     assert inits == [ranked["runs"].trained(folder, {}, 0), None]
 
