@@ -1,5 +1,7 @@
 """A configuration and its data become the encoder of histories."""
 
+from functools import partial
+
 from flm_torchrec.build_data import any_order, window_of
 from flm_torchrec.config import RunConfig
 from flm_torchrec.data.dataset import Dataset
@@ -16,25 +18,36 @@ def build_history(config: RunConfig, dataset: Dataset) -> History | None:
         return None
     if any_order(config, dataset):
         _check_any_order(config, dataset)
-    event_width = len(dataset.interactions.labels) if history.told else 0
-    dim, dropout = config.views.width, history.dropout
-    if history.kind == "mean":
-        return MeanHistory(
-            dim, window=window, event_width=event_width, gaps=history.gaps, dropout=dropout
+    width, classes = 0, {}
+    if history.told:
+        width, classes = len(dataset.interactions.labels), _classes(dataset)
+    dim = config.views.width
+    make = partial(MeanHistory, dim, window=window, gaps=history.gaps)
+    if history.kind != "mean":
+        make = partial(SetHistory, dim, layers=history.layers, heads=history.heads)
+    if history.kind == "causal":
+        hides = config.tasks.item_cloze is not None
+        make = partial(
+            CausalHistory,
+            dim,
+            window=window,
+            gaps=history.gaps,
+            layers=history.layers,
+            heads=history.heads,
+            hides=hides,
         )
-    layers, heads = history.layers, history.heads
-    if history.kind == "set":
-        return SetHistory(dim, event_width=event_width, layers=layers, heads=heads, dropout=dropout)
-    return CausalHistory(
-        dim,
-        window=window,
-        event_width=event_width,
-        gaps=history.gaps,
-        layers=layers,
-        heads=heads,
-        dropout=dropout,
-        hides=config.tasks.item_cloze is not None,
-    )
+    return make(event_width=width, classes=classes, dropout=history.dropout)
+
+
+def _classes(dataset: Dataset) -> dict[int, int]:
+    """Of the labels that are classes: place -> how many training has."""
+    schema = dataset.schema.interactions
+    declared = {} if schema is None else schema.labels
+    return {
+        place: len(dataset.levels[name])
+        for place, (name, label) in enumerate(declared.items())
+        if label.kind == "multiclass"
+    }
 
 
 def _check_any_order(config: RunConfig, dataset: Dataset) -> None:

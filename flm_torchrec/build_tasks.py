@@ -48,7 +48,7 @@ def pretraining_tasks(
     if on.cloze is not None:
         tasks["cloze"] = _cloze(on.cloze.attribute, dataset, flm), on.cloze.weight
     if on.item_cloze is not None:
-        tasks["item_cloze"] = _item_cloze(config, dataset, flm), on.item_cloze.weight
+        tasks["item_cloze"] = _item_cloze(config, dataset, flm, gather), on.item_cloze.weight
     return tasks
 
 
@@ -110,7 +110,7 @@ def _cloze(attribute: str, dataset: Dataset, flm: FLM) -> ClozeTask:
     )
 
 
-def _item_cloze(config: RunConfig, dataset: Dataset, flm: FLM) -> ItemCloze:
+def _item_cloze(config: RunConfig, dataset: Dataset, flm: FLM, gather: Gather) -> ItemCloze:
     _need_users_and_items("item_cloze", flm)
     schema, kind = dataset.schema.interactions, config.views.history.kind
     assert schema is not None
@@ -122,7 +122,7 @@ def _item_cloze(config: RunConfig, dataset: Dataset, flm: FLM) -> ItemCloze:
     if not flm.hides_events:
         what = "the data has no history" if flm.history is None else f"views.history.kind: {kind}"
         raise UserError(f"tasks.item_cloze: {what}; allowed: a history of kind: causal")
-    return ItemCloze(mask_seen=not schema.repeats)
+    return ItemCloze(mask_seen=not schema.repeats, gather=gather)
 
 
 def _order(config: RunConfig, order: OrderConfig, dataset: Dataset, flm: FLM) -> nn.Module:
@@ -133,19 +133,19 @@ def _order(config: RunConfig, order: OrderConfig, dataset: Dataset, flm: FLM) ->
         if schema.negatives == "logged":
             raise UserError(
                 "tasks.order.by: sampled; the schema says negatives: logged, so none are sampled; "
-                "allowed: label, time"
+                "allowed: label"
             )
-        return SampledOrder(mask_seen=not schema.repeats)
+        return SampledOrder()
     if any_order(config, dataset):
         raise UserError(
             f"tasks.order.by: {order.by}; with views.history.kind: set no state is before two "
             "events; allowed: sampled"
         )
     if order.by == "time":
-        if config.data.ahead > 1:
+        if schema.order == "by_log":
             raise UserError(
-                f"data.ahead: {config.data.ahead}; tasks.order.by: time compares items by the "
-                "steps that they are foretold from; allowed: 1"
+                "tasks.order.by: time; in data with order: by_log no state is before two times; "
+                "allowed: label, sampled, or order: by_user"
             )
         return TimeOrder()
     labels = list(dataset.interactions.labels)

@@ -26,6 +26,7 @@ class Items:
     weights: Tensor  # (M, V), what the fusion gave each view
     features: Tensor  # (M, F, D), the embeddings of the single features
     next_row: Tensor | None = None  # (M, r), what a low-rank linear path scores
+    whole: Tensor | None = None  # (M, D), fused of all views where some were hidden; no gradient
     hidden: Tensor | None = None  # (C, D), the fused vectors of those with an attribute hidden
 
 
@@ -128,7 +129,10 @@ class FLM(nn.Module):
         stacked, is_present = torch.cat(views), torch.cat(present)
         fused, weights = self.fusion(stacked, is_present)
         num_items = items.row.shape[0]
-        next_row = None
+        next_row = whole = None
+        if self.training and self.fusion.view_dropout > 0:
+            with torch.no_grad():
+                whole, _ = self.fusion.of_present(stacked[:, :num_items], is_present[:, :num_items])
         if self.low_rank is not None and items.ids is not None:
             next_row = self.low_rank.items(items.ids, fused[:num_items])
         return Items(
@@ -138,6 +142,7 @@ class FLM(nn.Module):
             weights=weights[:num_items],
             features=features[:num_items],
             next_row=next_row,
+            whole=whole,
             hidden=fused[num_items:],
         ), encoded
 
@@ -151,7 +156,9 @@ class FLM(nn.Module):
         assert item_rows is not None
         events = item_rows[users.history]
         known = row, events, users.event_labels, users.gap, users.num_events
-        hidden = self.history(*known, users.hidden) if self.hides_events else None
+        # Where training hides none the parameters take part all the same, as on the other ranks.
+        hides = self.hides_events and (self.training or users.hidden.shape[1] > 0)
+        hidden = self.history(*known, users.hidden) if hides else None
         return Users(states=self.history(*known), features=features, hidden=hidden)
 
     def forward(self, batch: FLMBatch) -> Views:

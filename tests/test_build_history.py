@@ -11,7 +11,7 @@ import torch
 from flm_torchrec.build import build_flm
 from flm_torchrec.build_history import build_history
 from flm_torchrec.data.dataset import Dataset
-from flm_torchrec.data.schema import Split
+from flm_torchrec.data.schema import Schema, Split
 from flm_torchrec.errors import UserError
 from flm_torchrec.views.history import CausalHistory
 from flm_torchrec.views.mean_history import MeanHistory
@@ -173,3 +173,20 @@ def test_a_held_out_edge_is_predicted_from_all_that_was_trained_on():
     like = heads.predict(parts.model.flm(batch), batch)["like"]
     liked = torch.from_numpy(data.interactions.labels["like"][rows]) > 0
     assert like[liked].min() > like[~liked].max()
+
+
+@pytest.mark.parametrize("kind", ["causal", "mean", "set"])
+def test_labels_that_are_classes_are_read_as_classes(kind):
+    schema = DATASET.schema.model_dump(mode="json")
+    schema["interactions"]["labels"]["type"] = {"kind": "multiclass"}
+    log = DATASET.interactions
+    labels = {**log.labels, "type": (np.arange(len(log.user)) % 3).astype(np.float32)}
+    dataset = replace(
+        DATASET,
+        schema=Schema.model_validate(schema),
+        interactions=replace(log, labels=labels),
+        levels={**DATASET.levels, "type": np.arange(3, dtype=np.float32)},
+    )
+    made = build_history(config(kind), dataset)
+    assert (made.numbers, made.classes) == ([0, 1], {2: 3})
+    assert build_history(config(kind, told=False), dataset).classes == {}

@@ -220,6 +220,7 @@ def edges(
     *,
     user: Tensor,
     step: Tensor,
+    time: Tensor | None = None,
     weight: Tensor | None = None,
     is_negative: Tensor | None = None,
     impression: Tensor | None = None,
@@ -228,13 +229,15 @@ def edges(
     numbers: Tensor | None = None,
     aligned: Sequence[int] = (),
 ) -> Edges:
-    """Edges by hand; each of an item counts the same, none has been passed over."""
+    """Edges by hand; each of an item counts the same, none has been passed over, and the time is
+    the step unless it is told."""
     none = torch.zeros(len(item), 0)
     is_there = item > 0
     return Edges(
         user=user,
         step=step,
         item=item,
+        time=step if time is None else time,
         weight=is_there / is_there.sum() if weight is None else weight,
         is_negative=torch.zeros_like(is_there) if is_negative is None else is_negative,
         impression=torch.arange(len(item)) if impression is None else impression,

@@ -53,7 +53,8 @@ class UserRows(TensorBatch):
     event_labels: Tensor  # (U, L, F) float32, what each event told (its rating, ...), NaN = missing
     gap: Tensor  # (U, L) float32, log time since the event before it in the window, about 0..1
     hidden: Tensor  # (U, H) int64, events of the window to be found though hidden; -1 = none
-    known_user: Tensor  # (S,) int64, with known_item pairs met before the window, or at any time
+    # (S,) int64, with known_item pairs met before the window, in it by no event, or at any time
+    known_user: Tensor
     known_item: Tensor  # (S,) int64, rows of the batch's items
     behind: KeyedJaggedTensor | None = None  # stride U, as `Edges.behind`, of users without edges
 
@@ -133,6 +134,7 @@ class Edges(TensorBatch):
     user: Tensor  # (E,) int64, row of the batch's users; 0 where there are none
     step: Tensor  # (E,) int64, the user's state: how many events of the window are behind it
     item: Tensor  # (E,) int64, row of the batch's items; 0 where there are none
+    time: Tensor  # (E,) int64, seconds
     weight: Tensor  # (E,) float32, for ranking; 0 = no positive, or padding
     is_negative: Tensor  # (E,) bool, shown and no positive
     impression: Tensor  # (E,) int64 below E, edges of one number were shown at once

@@ -167,9 +167,7 @@ class Collator:
             return drawn, moments.met, item, log_q
         distinct = np.unique(np.concatenate([[0], moments.met.ravel(), item]))
         most = 1 + min(edges.capacity, len(self.dataset.items.ids) - 1)
-        rows = np.zeros(most + len(drawn), dtype=np.int64)
-        rows[: len(distinct)] = distinct
-        rows[len(rows) - len(drawn) :] = drawn
+        rows = np.append(np.pad(distinct, (0, most - len(distinct))), drawn)
         return rows, np.searchsorted(distinct, moments.met), np.searchsorted(distinct, item), log_q
 
     def _items(
@@ -288,6 +286,7 @@ class Collator:
             user=torch.from_numpy(user),
             step=torch.from_numpy(step),
             item=torch.from_numpy(item),
+            time=torch.from_numpy(interactions.time[row]),
             weight=torch.from_numpy(weight),
             is_negative=torch.from_numpy(is_negative),
             impression=torch.from_numpy(impression),

@@ -90,6 +90,7 @@ class MomentFinder:
         behind = np.append(np.cumsum(is_event) - is_event, 0)
         begin = np.cumsum(windows.length) - windows.length
         step = (behind[:-1] - behind[begin].repeat(windows.length))[is_event]
+        unseen_in, unseen = window[~is_event], row[~is_event]
         window, row = window[is_event], row[is_event]
         shape = len(windows.user), self.window
         event, met = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
@@ -100,7 +101,9 @@ class MomentFinder:
             known = windows.total if self.any_order else windows.first
             known_user, place = windows.positions(np.zeros_like(known), known)
             earlier = seqs.events[seqs.offsets[windows.user][known_user] + place]
-            known_item = self.interactions.item[earlier]
+            # What the window holds beside events has no step: it counts as met before all of them.
+            known_user = np.append(known_user, unseen_in)
+            known_item = self.interactions.item[np.append(earlier, unseen)]
         return Moments(
             user=windows.user,
             met=met,

@@ -51,9 +51,15 @@ def one_class_labels(dataset: Dataset, rows: NDArray[np.int64]) -> dict[str, str
 
 
 def scaled_labels(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """rows (n,) of the interactions -> (n, F) each label within [-1, 1], NaN where missing."""
-    columns = []
+    """rows (n,) of the interactions -> (n, F) each label within [-1, 1], or of classes its place
+    among those of training; NaN where missing, or no class of training."""
+    columns, schema = [], dataset.schema.interactions
     for name, label in dataset.interactions.labels.items():
+        if schema is not None and schema.labels[name].kind == "multiclass":
+            levels = dataset.levels[name]
+            place = np.searchsorted(levels, label[rows]).clip(max=len(levels) - 1)
+            columns.append(np.where(levels[place] == label[rows], place, np.nan))
+            continue
         if name in dataset.moments:
             middle, half = dataset.moments[name][0], 3 * dataset.moments[name][1]
         else:

@@ -17,6 +17,13 @@ def one_view(views: Views, view: int) -> Views:
     return replace(views, items=replace(views.items, row=views.items.views[view]))
 
 
+def all_views(views: Views) -> Views:
+    """The same with the item rows of all views, also where view dropout hid some."""
+    items = views.items
+    assert items is not None
+    return views if items.whole is None else replace(views, items=replace(items, row=items.whole))
+
+
 class FusionLoss(nn.Module):
     """KL(fused || view), the mean over the views, of the distributions over an edge's own item and
     the negatives that `Ranking` makes; the fused one is a teacher (Hinton et al., 2015) that gets
@@ -34,7 +41,7 @@ class FusionLoss(nn.Module):
         assert batch.items is not None
         edges, num_negatives = batch.edges, batch.items.log_q.shape[0]
         is_masked = nn.functional.pad(is_no_negative(batch, mask_seen=self.mask_seen), (1, 0))
-        fused = self._scores(views, batch).detach()  # (E, 1 + N)
+        fused = self._scores(all_views(views), batch).detach()  # (E, 1 + N)
         losses = []
         for view, present in enumerate(views.items.present):
             lacks = torch.cat(
@@ -58,7 +65,7 @@ class LoggedFusionLoss(nn.Module):
         assert views.items is not None
         edges = batch.edges
         is_shown = edges.is_negative | (edges.weight > 0)
-        fused = edge_scores(views, batch).detach()
+        fused = edge_scores(all_views(views), batch).detach()
         groups = len(fused)
         weight = torch.zeros_like(fused).index_add(0, edges.impression, edges.weight)
         losses = []

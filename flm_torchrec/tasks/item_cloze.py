@@ -5,21 +5,23 @@ from torch import Tensor, nn
 
 from flm_torchrec.data.batch import FLMBatch
 from flm_torchrec.model import Views
+from flm_torchrec.tasks.balance import Gather, no_gather
 from flm_torchrec.tasks.contrast import softmax_loss
 from flm_torchrec.tasks.ranking import is_ruled_out
 
 
 class ItemCloze(nn.Module):
     """Softmax over the hidden event's item and the batch's N negatives (BERT4Rec, Sun et al.,
-    2019), the mean over the hidden events.
+    2019), the mean over the hidden events of all ranks, whose numbers `gather` brings together.
 
     Masked are the unknown item, the hidden one among the negatives and, if `mask_seen`, what the
     user met at any other time.
     """
 
-    def __init__(self, *, mask_seen: bool) -> None:
+    def __init__(self, *, mask_seen: bool, gather: Gather = no_gather) -> None:
         super().__init__()
         self.mask_seen = mask_seen
+        self.gather = gather
 
     def forward(self, views: Views, batch: FLMBatch) -> Tensor:
         users, items = batch.users, batch.items
@@ -39,4 +41,5 @@ class ItemCloze(nn.Module):
         end = torch.full_like(item, window)
         is_masked = is_ruled_out(batch, user, item, end, mask_seen=self.mask_seen)
         loss = softmax_loss(positive, negatives, is_masked)
-        return (loss * is_hidden).sum() / is_hidden.sum().clamp(min=1)
+        count = self.gather(is_hidden.sum()[None]).double().mean()  # of a rank
+        return (loss * is_hidden).sum() / count.clamp(min=1e-12).to(loss.dtype)

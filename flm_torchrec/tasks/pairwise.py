@@ -1,11 +1,12 @@
 """Pairwise ranking: of two items whose true order for a user is known, the better scores above."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flm_torchrec.data.batch import FLMBatch
 from flm_torchrec.model import Views
-from flm_torchrec.tasks.ranking import candidate_scores, is_no_negative
+from flm_torchrec.tasks.ranking import candidate_scores, is_ruled_out
 
 
 def pairwise_loss(margin: Tensor, is_pair: Tensor) -> Tensor:
@@ -33,16 +34,16 @@ def margins(views: Views, batch: FLMBatch) -> tuple[Tensor, Tensor]:
 
 
 class SampledOrder(nn.Module):
-    """What the user met over the batch's negatives (BPR, Rendle et al., 2009), masked as in
-    `Ranking`."""
-
-    def __init__(self, *, mask_seen: bool) -> None:
-        super().__init__()
-        self.mask_seen = mask_seen
+    """What the user met over the batch's negatives (BPR, Rendle et al., 2009), of which those are
+    left out that the user met at any time that the batch knows of: between two things met
+    nothing is known."""
 
     def forward(self, views: Views, batch: FLMBatch) -> Tensor:
+        assert batch.users is not None
         positive, negatives = candidate_scores(views, batch)
-        is_pair = ~is_no_negative(batch, mask_seen=self.mask_seen)
+        edges = batch.edges
+        end = torch.full_like(edges.step, batch.users.history.shape[1])
+        is_pair = ~is_ruled_out(batch, edges.user, edges.item, end, mask_seen=True)
         loss = pairwise_loss(positive[:, None] - negatives, is_pair)
         return (batch.edges.weight * loss).sum()
 
@@ -66,10 +67,12 @@ class LabelOrder(nn.Module):
 
 
 class TimeOrder(nn.Module):
-    """What the user met earlier over what was met later, in the state before both."""
+    """What the user met earlier over what was met later, in the state before both: that of the
+    edge which comes first in the window, be it read backwards. One second makes no pair."""
 
     def forward(self, views: Views, batch: FLMBatch) -> Tensor:
-        weight, step = batch.edges.weight, batch.edges.step
+        weight, time = batch.edges.weight, batch.edges.time
         margin, is_before = margins(views, batch)
-        is_pair = is_before & (weight > 0) & (step[:, None] < step)
-        return (weight * pairwise_loss(margin, is_pair)).sum()
+        direction = (time - time[:, None]).sign()
+        is_pair = is_before & (weight > 0) & (direction != 0)
+        return (weight * pairwise_loss(direction * margin, is_pair)).sum()

@@ -23,13 +23,17 @@ class Fusion(nn.Module):
 
     def forward(self, views: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """views (V, M, D), present (V, M) bool -> fused (M, D), weights (M, V)."""
-        present = present.T
         if self.training and self.view_dropout > 0:
-            kept = present & (torch.rand_like(present, dtype=views.dtype) >= self.view_dropout)
-            present = torch.where(kept.any(1, keepdim=True), kept, present)
+            hidden = self.view_dropout > torch.rand_like(present.T, dtype=views.dtype).T
+            kept = present & ~hidden
+            present = torch.where(kept.any(0), kept, present)
+        return self.of_present(views, present)
+
+    def of_present(self, views: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """The same with no view hidden: a row is that of its present views alone."""
         # A finite floor instead of -inf: a row without any view gets weight 0, not NaN.
-        logits = self.logits(views).masked_fill(~present, -1e4)
-        weights = logits.softmax(1) * present
+        logits = self.logits(views * present[:, :, None]).masked_fill(~present.T, -1e4)
+        weights = logits.softmax(1) * present.T
         return torch.einsum("mv,vmd->md", weights, views), weights
 
 

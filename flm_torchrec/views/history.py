@@ -1,5 +1,7 @@
 """The user's states: what is known of a user after 0, 1, ..., L events of the window."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,12 +13,23 @@ class History(nn.Module):
     """Base: a user's states from the fused rows of the items met, what each event told (a rating,
     ...) and, if `gaps`, the time since the event before it, in log-spaced buckets.
 
-    `event_width` numbers are told by an event, NaN where missing; 0: they are not read.
+    An event tells `event_width` labels, NaN where missing; 0: they are not read. Those at the
+    places that `classes` maps to a number of classes are classes, with a vector each (a type of
+    event, ...), the others numbers.
     """
 
-    def __init__(self, dim: int, *, event_width: int, gaps: bool) -> None:
+    def __init__(
+        self, dim: int, *, event_width: int, gaps: bool, classes: Mapping[int, int] | None = None
+    ) -> None:
         super().__init__()
-        self.event = nn.Linear(event_width, dim, bias=False) if event_width else None
+        self.classes = dict(classes or {})
+        self.numbers = [place for place in range(event_width) if place not in self.classes]
+        self.event = nn.Linear(len(self.numbers), dim, bias=False) if self.numbers else None
+        # Row 0: missing.
+        tables = [nn.Embedding(1 + count, dim) for count in self.classes.values()]
+        for table in tables:
+            nn.init.normal_(table.weight, std=0.02)
+        self.class_rows = nn.ModuleList(tables)
         self.gap = nn.Embedding(_GAP_BUCKETS, dim) if gaps else None
         if self.gap is not None:
             nn.init.normal_(self.gap.weight, std=0.02)
@@ -24,7 +37,9 @@ class History(nn.Module):
     def read(self, events: Tensor, event_labels: Tensor, gap: Tensor) -> Tensor:
         """(U, L, D), (U, L, F), (U, L) -> (U, L, D), each event with what is known of it."""
         if self.event is not None:
-            events = events + self.event(event_labels.nan_to_num())
+            events = events + self.event(event_labels[:, :, self.numbers].nan_to_num())
+        for place, table in zip(self.classes, self.class_rows, strict=True):
+            events = events + table((1 + event_labels[:, :, place]).nan_to_num().long())
         if self.gap is not None:
             bucket = (gap * _GAP_BUCKETS).long().clamp(max=_GAP_BUCKETS - 1)
             events = events + self.gap(bucket)
@@ -130,13 +145,14 @@ class CausalHistory(History):
         *,
         window: int,
         event_width: int,
+        classes: Mapping[int, int] | None = None,
         gaps: bool = False,
         layers: int = 2,
         heads: int = 2,
         dropout: float = 0.3,
         hides: bool = False,
     ) -> None:
-        super().__init__(dim, event_width=event_width, gaps=gaps)
+        super().__init__(dim, event_width=event_width, gaps=gaps, classes=classes)
         self.norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(

@@ -1,5 +1,7 @@
 """The user's states as recency-weighted means: what a history is worth without a transformer."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -26,10 +28,11 @@ class MeanHistory(History):
         *,
         window: int,
         event_width: int,
+        classes: Mapping[int, int] | None = None,
         gaps: bool = False,
         dropout: float = 0.3,
     ) -> None:
-        super().__init__(dim, event_width=event_width, gaps=gaps)
+        super().__init__(dim, event_width=event_width, gaps=gaps, classes=classes)
         # The last share counts however long ago an event was.
         self.log_share = nn.Parameter(torch.tensor([share for share, _ in KERNEL]).log())
         self.log_range = nn.Parameter(torch.tensor([reach for _, reach in KERNEL[:-1]]).log())

@@ -1,5 +1,7 @@
 """The user's states where order must not matter: each made of all other events of the window."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -51,11 +53,13 @@ class SetHistory(History):
         dim: int,
         *,
         event_width: int,
+        classes: Mapping[int, int] | None = None,
         layers: int = 2,
         heads: int = 2,
         dropout: float = 0.3,
     ) -> None:
-        super().__init__(dim, event_width=event_width, gaps=False)  # a gap tells of another event
+        # A gap tells of another event.
+        super().__init__(dim, event_width=event_width, gaps=False, classes=classes)
         self.norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
         self.feed_forward = feed_forward(dim, dropout=dropout)

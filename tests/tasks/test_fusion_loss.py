@@ -38,6 +38,12 @@ def test_two_views_by_hand():
     assert loss(one_user()).item() == pytest.approx((first + second) / 2 / 2)
 
 
+def test_the_teacher_is_of_all_views_also_where_view_dropout_hides_some():
+    made = tiny_model.views(states=STATES, row=ROW, item_views=VIEWS)
+    hidden = replace(made, items=replace(made.items, row=VIEWS[1], whole=ROW))
+    assert torch.equal(FusionLoss(mask_seen=False)(hidden, one_user()), loss(one_user()))
+
+
 def test_what_was_met_is_masked_where_nobody_meets_an_item_twice():
     first, second = divergence([1, 2, 3], [0, 1, 1]), divergence([4, 6], [2, 2])
     assert loss(one_user(), mask_seen=True).item() == pytest.approx((first + second) / 2 / 2)

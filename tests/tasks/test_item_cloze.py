@@ -43,6 +43,13 @@ def test_hidden_events_by_hand():
     assert loss(batch, STATES).item() == pytest.approx(sum(losses) / 3)
 
 
+def test_the_mean_is_over_the_hidden_events_of_all_ranks():
+    batch = two_users([[1, 0], [0, -1]])  # 3, of 3 + 1 on two ranks
+    other = torch.tensor([1])
+    task = ItemCloze(mask_seen=False, gather=lambda own: torch.cat([own, other]))
+    assert task(views(STATES), batch).item() == pytest.approx(loss(batch, STATES).item() * 3 / 2)
+
+
 def test_what_was_met_at_another_time_is_masked_where_nobody_meets_an_item_twice():
     batch = two_users([[1, 0], [0, -1]])
     losses = [log_sum(2, 3) - 2, log_sum(2, 6) - 2, log_sum(3, 9) - 9]

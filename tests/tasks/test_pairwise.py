@@ -48,10 +48,10 @@ def test_rows_without_pairs_are_0_with_a_gradient_of_0():
 
 def test_an_item_that_was_met_is_above_the_sampled_ones():
     batch = tiny_model.batch([[1, 2]], item_row=ALL)
-    again = [below(1 - 2, 1 - 3), below(4 - 2, 4 - 6)]
-    assert loss(SampledOrder(mask_seen=False), batch) == pytest.approx(sum(again) / 2)
-    new = [below(1 - 2, 1 - 3), below(4 - 6)]
-    assert loss(SampledOrder(mask_seen=True), batch) == pytest.approx(sum(new) / 2)
+    first, second = below(1 - 3), below(4 - 6)  # 1 and 2 were both met
+    assert loss(SampledOrder(), batch) == pytest.approx((first + second) / 2)
+    earlier = tiny_model.batch([[1, 2]], item_row=ALL, known=[(0, 3)])
+    assert loss(SampledOrder(), earlier) == 0.0
 
 
 def test_of_two_edges_of_a_user_the_one_with_the_higher_label_is_above():
@@ -87,6 +87,19 @@ def test_what_was_met_earlier_is_above_what_was_met_later():
     assert loss(TimeOrder(), batch) == pytest.approx((first + second) / 3)
 
 
+def test_in_a_window_read_backwards_the_earlier_is_above_all_the_same():
+    batch = tiny_model.batch([[2, 1, 3]], item_row=ALL)
+    backwards = replace(batch, edges=replace(batch.edges, time=torch.tensor([30, 20, 10])))
+    first, second = below(1 - 2, 3 - 2), below(6 - 2)
+    assert loss(TimeOrder(), backwards) == pytest.approx((first + second) / 3)
+
+
+def test_events_of_one_second_make_no_pair_in_time():
+    batch = tiny_model.batch([[2, 1, 3]], item_row=ALL)
+    at_once = replace(batch, edges=replace(batch.edges, time=torch.tensor([10, 10, 20])))
+    assert loss(TimeOrder(), at_once) == pytest.approx((below(2 - 3) + below(2 - 6)) / 3)
+
+
 def test_padding_and_the_same_item_again_make_no_pair_in_time():
     assert loss(TimeOrder(), tiny_model.batch([[2, 3, 0]], item_row=ALL)) == pytest.approx(
         below(2 - 3) / 2
@@ -94,10 +107,16 @@ def test_padding_and_the_same_item_again_make_no_pair_in_time():
     assert loss(TimeOrder(), tiny_model.batch([[2, 2, 0]], item_row=ALL)) == 0.0
 
 
-@pytest.mark.parametrize("task", [SampledOrder(mask_seen=True), LabelOrder(label=0), TimeOrder()])
-def test_states_and_items_get_a_gradient(task):
+@pytest.mark.parametrize(
+    ("task", "batch"),
+    [
+        (SampledOrder(), tiny_model.batch([[1, 2]], item_row=ALL)),
+        (LabelOrder(label=0), labelled([[1, 2, 3]], [5.0, 1.0, 3.0])),
+        (TimeOrder(), labelled([[1, 2, 3]], [5.0, 1.0, 3.0])),
+    ],
+)
+def test_states_and_items_get_a_gradient(task, batch):
     states, row = STATES.clone().requires_grad_(), ROW.clone().requires_grad_()
-    batch = labelled([[1, 2, 3]], [5.0, 1.0, 3.0])
     task(tiny_model.views(states=states, row=row), batch).backward()
     assert (states.grad[0, :2].abs() > 0).all()
     assert states.grad[0, 3] == 0
@@ -113,8 +132,18 @@ def test_the_loss_falls_on_a_planted_order(order):
     assert losses[-5:].mean() < 0.3 * losses[:3].mean()
 
 
-def test_the_loss_falls_where_all_begin_with_the_same_items():
+@pytest.mark.parametrize("reverse", [0.0, 0.5, 1.0])
+def test_who_all_begin_with_the_same_items_begin_with_those(reverse):
     events = {user: [(item, 5) for item in range(1, 9)] for user in range(1, 7)}
-    config = tiny_model.config(data={"users": 6, "window": 6}, tasks={"order": {"by": "time"}})
-    losses = tiny_model.train(tiny_model.parts(config, tiny.dataset(events)), steps=60)
+    data = {"users": 6, "window": 6, "reverse": reverse}
+    config = tiny_model.config(data=data, tasks={"order": {"by": "time"}})
+    parts = tiny_model.parts(config, tiny.dataset(events))
+    losses = tiny_model.train(parts, steps=60)
     assert losses[-5:].mean() < 0.3 * losses[:3].mean()
+    batch = parts.collator.step(parts.sampler, 0)
+    parts.model.eval()
+    with torch.no_grad():
+        views = parts.model.flm(batch)
+    score = views.users.states[:, 0] @ views.items.row.T
+    first, last = (batch.items.row == item for item in (1, 6))
+    assert (score[:, first] > score[:, last]).all()

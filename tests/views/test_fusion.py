@@ -80,6 +80,15 @@ def test_view_dropout_hides_a_share_of_the_views_in_training_only():
     torch.testing.assert_close(weights, torch.full_like(weights, 1 / 3))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_an_absent_view_holds_is_not_read(kind):
+    views, made = item_views(), fusion(kind)
+    other = torch.where(PRESENT[:, :, None], views, 100 * views - 7)
+    assert not torch.equal(other, views)
+    for first, second in zip(made(views, PRESENT), made(other, PRESENT), strict=True):
+        torch.testing.assert_close(first, second)
+
+
 @pytest.mark.parametrize("kind", [WeightedFusion, GatedFusion])
 def test_every_parameter_gets_a_gradient(kind):
     made = kind(num_views=3, dim=4)

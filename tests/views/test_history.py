@@ -155,3 +155,16 @@ def test_every_distance_gets_a_gradient():
     made = history()
     (made(*inputs()) * torch.arange(D)).square().sum().backward()
     assert all(block.attention.distance_bias.grad.abs().min() > 0 for block in made.blocks)
+
+
+@pytest.mark.parametrize("kind", [CausalHistory, MeanHistory])
+def test_a_class_that_an_event_told_has_a_vector_of_its_own(kind):
+    torch.manual_seed(0)
+    made = kind(1, window=4, event_width=2, classes={1: 3})
+    with torch.no_grad():
+        made.event.weight.fill_(10.0)
+        made.class_rows[0].weight[:, 0] = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    nan = float("nan")
+    told = torch.tensor([[[0.5, 0.0], [nan, 2.0], [0.0, nan], [-1.0, 1.0]]])
+    read = made.read(torch.full((1, 4, 1), 100.0), told, torch.zeros(1, 4))
+    assert read.flatten().tolist() == [107.0, 104.0, 101.0, 93.0]
