@@ -151,11 +151,18 @@ def undefined_metrics(assembly: Assembly, part: Part) -> dict[str, str]:
     """Metrics of the heads that `part` leaves undefined, each with the reason; told at once."""
     if "heads" not in assembly.model.objective.tasks:
         return {}
-    rows = np.flatnonzero(assembly.dataset.interactions.part == PARTS[part])
+    dataset = assembly.dataset
+    rows = np.flatnonzero(dataset.interactions.part == PARTS[part])
     reasons = {
         f"auc_{label}": f"'{label}' {reason}"
-        for label, reason in one_class_labels(assembly.dataset, rows).items()
+        for label, reason in one_class_labels(dataset, rows).items()
     }
+    for number, name in enumerate(dataset.domains.names if dataset.domains else (), start=1):
+        assert dataset.domains is not None
+        own = rows[dataset.domains.interactions[rows] == number]
+        for label, reason in one_class_labels(dataset, own).items():
+            if not reasons.keys() & {f"auc_{label}"}:
+                reasons[f"{name}/auc_{label}"] = f"'{label}' {reason}"
     for metric, reason in reasons.items():
         print(f"warning: {metric} of the {part} is undefined: {reason}")
     return reasons

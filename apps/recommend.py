@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from flm_apps.asked import Asked, rows_of_ids, user_rows, users_and_items
 from flm_apps.trained import load_run
 from numpy.typing import NDArray
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from flm_torchrec.assemble import Assembly
-from flm_torchrec.data.dataset import LATER, Dataset, Entity
+from flm_torchrec.data.dataset import LATER, Dataset
 from flm_torchrec.data.known import POPULARITY, made_by, recent_popularity
 from flm_torchrec.data.newcomers import Newcomers
 from flm_torchrec.data.sampling import Sequences, histories
@@ -26,77 +27,7 @@ from flm_torchrec.grown import grown
 from flm_torchrec.measure import met_where
 from flm_torchrec.training.runtime import all_gather, barrier, start
 
-
-def users_and_items(dataset: Dataset) -> tuple[Entity, Entity]:
-    """Who is asked for, and what there is to recommend."""
-    if dataset.users is None or dataset.items is None:
-        missing = "user" if dataset.users is None else "item"
-        raise UserError(
-            f"--run: its data has no {missing}s to recommend with; "
-            f"allowed: data with interactions.{missing}"
-        )
-    return dataset.users, dataset.items
-
-
-def rows_of_ids(file: str, entity: Entity, *, option: str, what: str) -> NDArray[np.int64]:
-    """Rows of the users or items in the first column of a CSV file with a header."""
-    told = f"{option} {file}"
-    if not Path(file).is_file():
-        every = "all, or " if what == "user" else ""
-        raise UserError(f"{told}: no such file; allowed: {every}a CSV file of {what} ids")
-    try:
-        asked = pd.read_csv(file, dtype=str, keep_default_na=False).iloc[:, 0].tolist()
-    except (pd.errors.EmptyDataError, IndexError) as error:
-        raise UserError(f"{told}: holds no column of {what} ids") from error
-    if not asked:
-        raise UserError(f"{told}: holds no {what} id below its header; allowed: one a row")
-    row_of = {str(id): row for row, id in enumerate(entity.ids) if row > 0}
-    for place, id in enumerate(asked, 1):
-        if id not in row_of:
-            raise UserError(
-                f"{file}, data row {place}: {what} {id!r} is not in the data; "
-                f"allowed: ids of its {what}s table, such as {entity.ids[1]!r}"
-            )
-    return np.array([row_of[id] for id in asked], dtype=np.int64)
-
-
-def user_rows(dataset: Dataset, users: str) -> NDArray[np.int64]:
-    """Rows of `all` users, or of those in a file."""
-    entity, _ = users_and_items(dataset)
-    if users == "all":
-        return np.arange(1, len(entity.ids))
-    return rows_of_ids(users, entity, option="--users", what="user")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Asked:
-    """The data that are asked for: all that there are, or those of one domain."""
-
-    dataset: Dataset
-    users: NDArray[np.int64]  # (its user rows,) the row of each among all
-    items: NDArray[np.int64]  # (its item rows,)
-
-    @classmethod
-    def of(cls, dataset: Dataset, domain: str | None) -> "Asked":
-        """Those of `domain`, which need not be named where there is one."""
-        users, items = users_and_items(dataset)
-        domains = dataset.domains
-        if domains is None:
-            if domain is not None:
-                raise UserError(f"--domain {domain}: the run has no domains; allowed: without it")
-            rows = np.arange(len(users.ids)), np.arange(len(items.ids))
-            return cls(dataset=dataset, users=rows[0], items=rows[1])
-        name = domains.names[0] if domain is None and len(domains.names) == 1 else domain
-        if name is None or name not in domains.names:
-            allowed = ", ".join(domains.names)
-            given = "is missing" if name is None else f"{name}: no such domain"
-            raise UserError(f"--domain {given}; the run has several; allowed: {allowed}")
-        number = domains.number(name)
-        return cls(
-            dataset=domains.datasets[number - 1],
-            users=np.append(0, np.flatnonzero(domains.users == number)),
-            items=np.append(0, np.flatnonzero(domains.items == number)),
-        )
+_LAST = 1e-9  # of a popularity: below any difference of two
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -133,7 +64,9 @@ def best_items(
     for chunk in np.split(own, range(block, len(own), block)):
         score = retrieval.scores(chunk, seqs).cpu()
         is_unknown = torch.from_numpy(choice.is_unknown[chunk])
-        score = torch.where(is_unknown[:, None], popular, score)
+        # Among what nobody met, or equally many did, the model's choice for anybody comes first.
+        popular_first = popular + _LAST * score.sigmoid()
+        score = torch.where(is_unknown[:, None], popular_first, score)
         is_out = met.take(chunk).dense(score.shape[1]) | is_no_candidate
         is_out[:, 0] = True  # the unknown item
         score = score.masked_fill(is_out, -torch.inf)
@@ -237,7 +170,14 @@ def recommend(assembly: Assembly, args: argparse.Namespace, num_known: int) -> N
     users = asked.users[users]
     candidates = asked.items
     if args.candidates is not None:
-        rows = rows_of_ids(args.candidates, item_entity, option="--candidates", what="item")
+        names = asked.dataset.schema.items
+        rows = rows_of_ids(
+            args.candidates,
+            item_entity,
+            option="--candidates",
+            what="item",
+            column=names.id if names is not None else "",
+        )
         candidates = asked.items[rows]
     num_rows = len(users_and_items(dataset)[1].ids)
     is_candidate = np.zeros(num_rows, dtype=bool)

@@ -4,7 +4,7 @@ import argparse
 import math
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -20,7 +20,7 @@ from flm_torchrec.config import RunConfig
 from flm_torchrec.data.batch import FLMBatch
 from flm_torchrec.data.dataset import Dataset
 from flm_torchrec.data.loader import load
-from flm_torchrec.diagnosis import diagnosis
+from flm_torchrec.diagnosis import diagnosis, gradient_cosines
 from flm_torchrec.errors import UserError, app
 from flm_torchrec.evaluation.diagnostics import Diagnostics
 from flm_torchrec.evaluation.report import read_log
@@ -112,17 +112,16 @@ def told(assembly: Assembly, losses: Iterable[Tensor], output: StepOutput) -> di
     return found
 
 
-def log_diagnosis(log: RunLog, step: int, found: Diagnostics | None) -> None:
-    """Log the figures of each view, and tell of collapses."""
-    if found is None:
-        return
-    figures = {
-        f"view/{view}/{name}": value
-        for view, own in found.figures.items()
-        for name, value in own.items()
-    }
-    log.step(step, figures, quiet=True)
-    for collapse in found.collapses:
+def log_diagnosis(
+    log: RunLog, step: int, found: Diagnostics | None, cosines: Mapping[str, float]
+) -> None:
+    """Log the figures of each view and the cosines of each two tasks, and tell of collapses."""
+    figures = {f"grad_cosine/{tasks}": value for tasks, value in cosines.items()}
+    for view, own in ({} if found is None else found.figures).items():
+        figures |= {f"view/{view}/{name}": value for name, value in own.items()}
+    if figures:
+        log.step(step, figures, quiet=True)
+    for collapse in () if found is None else found.collapses:
         log.tell(f"warning: step {step}: {collapse}")
 
 
@@ -164,12 +163,16 @@ def run_training(assembly: Assembly, run: Path, *, resume: bool) -> dict[str, An
                 keep=train_config.keep,
                 meta=origin(config, assembly.dataset),
             )
-        if is_due(done, train_config.validate_every):
+        validates = is_due(done, train_config.validate_every)
+        if validates or done == train_config.steps:
             with paused(pipeline):
-                found = quality(assembly, part="validation")
+                found = quality(assembly, part="validation") if validates else {}
                 diagnosed = diagnosis(assembly)
-            log.step(done, {f"validation/{name}": value for name, value in found.items()})
-            log_diagnosis(log, done, diagnosed)
+                # A balance that takes gradients logs them on the way.
+                angles = {} if len(output.cosines) else gradient_cosines(assembly, done)
+            if found:
+                log.step(done, {f"validation/{name}": value for name, value in found.items()})
+            log_diagnosis(log, done, diagnosed, angles)
         set_lr(done)
 
     set_lr(first_step)

@@ -13,6 +13,7 @@ from flm_torchrec.evaluation.diagnostics import FUSED, Diagnostics, diagnose
 from flm_torchrec.evaluation.item_map import ItemMap, item_map
 from flm_torchrec.model import Items
 from flm_torchrec.retrieval import encode_items, evaluating
+from flm_torchrec.training.runtime import all_gather
 
 MOST_ITEMS = 4096  # that the figures are taken of
 MOST_POINTS, MOST_POINTS_A_VIEW = 3000, 600
@@ -27,6 +28,23 @@ def diagnosis(assembly: Assembly) -> Diagnostics | None:
     found = _encoded(assembly, _rows(items, MOST_ITEMS))
     names = assembly.model.flm.view_names
     return diagnose(names, found.views, found.present, found.weights, found.row)
+
+
+def gradient_cosines(assembly: Assembly, step: int) -> dict[str, float]:
+    """ "FIRST/SECOND" -> the cosine between the gradients of two tasks with respect to the views of
+    the training batch of `step`, as the model stands now; {} of a single task. Called by all
+    ranks."""
+    objective, names = assembly.model.objective, assembly.model.objective.names
+    if len(names) < 2:
+        return {}
+    batch = assembly.collator.step(assembly.sampler, step).to(assembly.runtime.device)
+    with evaluating(assembly.model):
+        found = objective.cosines(assembly.model.flm(batch), batch, gather=all_gather).tolist()
+    return {
+        f"{names[first]}/{names[second]}": found[first][second]
+        for second in range(len(names))
+        for first in range(second)
+    }
 
 
 def map_of_items(assembly: Assembly) -> ItemMap | None:

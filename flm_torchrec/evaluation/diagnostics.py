@@ -7,6 +7,7 @@ Example:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -92,8 +93,9 @@ def diagnose(
 ) -> Diagnostics:
     """Figures of the V named views of n items, over the rows where a view is present.
 
-    The views behind the first have their alignment with it, and how often they find its row of
-    the same item. views (V, n, D), present (V, n) bool, weights (n, V) of the fusion, fused (n, D).
+    Every view has its alignment with each view before it, and how often it finds the other's row of
+    the same item; names of figures tell the other view unless it is the first. views (V, n, D),
+    present (V, n) bool, weights (n, V) of the fusion, fused (n, D).
     """
     figures: dict[str, dict[str, float]] = {}
     told: list[str] = []
@@ -102,13 +104,13 @@ def diagnose(
         if int(is_there.sum()) > 1:
             figures[name] = _spread(rows[is_there])
             told += collapses(name, rows[is_there], figures[name])
-    for name, rows, is_there in spread[1:-1]:
-        both = present[0] & is_there
+    for (first, other, is_other), (name, rows, is_there) in combinations(spread[:-1], 2):
+        both, beside = is_other & is_there, "" if first == names[0] else f"/{first}"
         if both.any():
             figures.setdefault(name, {}).update(
                 {
-                    "alignment": alignment(views[0][both], rows[both]),
-                    f"recall@{NEAREST}": recall_at(NEAREST, rows[both], views[0][both]),
+                    f"alignment{beside}": alignment(other[both], rows[both]),
+                    f"recall@{NEAREST}{beside}": recall_at(NEAREST, rows[both], other[both]),
                 }
             )
     for name, weight in zip(names, weights.mean(0).tolist(), strict=True):

@@ -158,7 +158,11 @@ def _curves_section(folder: Path) -> list[Markup]:
 
 def _map_sections(folder: Path) -> list[Markup]:
     files = [folder / ITEM_MAP, *sorted(folder.glob(f"*/{ITEM_MAP}"))]
-    return [map_section(read_item_map(file)) for file in files if file.exists()]
+    return [
+        map_section(read_item_map(file), of="" if file.parent == folder else file.parent.name)
+        for file in files
+        if file.exists()
+    ]
 
 
 def _plan_section(plan: Sequence[Mapping[str, Any]]) -> Markup:

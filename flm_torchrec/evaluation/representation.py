@@ -31,8 +31,8 @@ def diagnostics_section(
     )
 
 
-def map_section(made: ItemMap) -> Markup:
-    """A map a view, with the colours of the groups."""
+def map_section(made: ItemMap, *, of: str = "") -> Markup:
+    """A map a view, with the colours of the groups; `of` names the run where there are several."""
     without = "rest" if made.groups else "ours"
     kinds = [without if group is None else f"group-{group}" for group in made.group]
     titles = [
@@ -52,4 +52,5 @@ def map_section(made: ItemMap) -> Markup:
     keys = [(f"group-{number}", name) for number, name in enumerate(made.groups)]
     keys += [("rest", "other")] if "rest" in kinds else []
     body = [legend(made.grouped_by, keys)] if keys else []
-    return section("Map of the items by view", *body, grid(maps))
+    title = "Map of the items by view"
+    return section(f"{title}: {of}" if of else title, *body, grid(maps))

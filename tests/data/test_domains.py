@@ -142,7 +142,10 @@ def test_a_log_has_the_context_of_each_domain(tmp_path: Path) -> None:
     [
         (("repeats: false", "repeats: true"), "interactions.repeats is false in a and true in b"),
         (("repeats: false", "order: by_log\n  repeats: false"), "interactions.order is by_user in"),
-        (("items:\n", "split: random\nitems:\n"), "split is in order in a and random in b"),
+        (
+            ("items:\n", "split: random\nitems:\n"),
+            "split is neither random nor item_cold in a and random in b",
+        ),
     ],
 )
 def test_domains_that_do_not_go_together_are_told(
