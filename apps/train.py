@@ -125,6 +125,18 @@ def log_diagnosis(
         log.tell(f"warning: step {step}: {collapse}")
 
 
+def look_at(
+    assembly: Assembly, log: RunLog, done: int, output: StepOutput, *, validates: bool
+) -> None:
+    """Log how the model stands after a step; called by all ranks."""
+    found = quality(assembly, part="validation") if validates else {}
+    if found:
+        log.step(done, {f"validation/{name}": value for name, value in found.items()})
+    # A balance that takes gradients logs their cosines on the way.
+    cosines = {} if len(output.cosines) else gradient_cosines(assembly, done)
+    log_diagnosis(log, done, diagnosis(assembly), cosines)
+
+
 def run_training(assembly: Assembly, run: Path, *, resume: bool) -> dict[str, Any]:
     """Train to the last step and leave a checkpoint; -> the report's entries of training."""
     config, optimizer = assembly.config, assembly.optimizer
@@ -166,13 +178,7 @@ def run_training(assembly: Assembly, run: Path, *, resume: bool) -> dict[str, An
         validates = is_due(done, train_config.validate_every)
         if validates or done == train_config.steps:
             with paused(pipeline):
-                found = quality(assembly, part="validation") if validates else {}
-                diagnosed = diagnosis(assembly)
-                # A balance that takes gradients logs them on the way.
-                angles = {} if len(output.cosines) else gradient_cosines(assembly, done)
-            if found:
-                log.step(done, {f"validation/{name}": value for name, value in found.items()})
-            log_diagnosis(log, done, diagnosed, angles)
+                look_at(assembly, log, done, output, validates=validates)
         set_lr(done)
 
     set_lr(first_step)

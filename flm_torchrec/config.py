@@ -262,10 +262,10 @@ class RunConfig(Strict):
 
     @model_validator(mode="after")
     def _texts_have_an_encoder(self) -> "RunConfig":
-        is_trained = self.views.text is not None and self.views.text.rows > 0
-        for name in ("mlm", "clm"):
-            if getattr(self.tasks, name) is not None and not is_trained:
-                raise ValueError(f"tasks.{name} needs views.text in mode last_n or full")
+        if self.tasks.mlm is not None and self.views.text is None:
+            raise ValueError("tasks.mlm needs views.text, which is missing")
+        if self.tasks.clm is not None and (self.views.text is None or self.views.text.rows == 0):
+            raise ValueError("tasks.clm needs views.text in mode last_n or full")
         return self
 
     @model_validator(mode="after")

@@ -58,7 +58,8 @@ def train(config: Path, run: Path, *more: str) -> list[str]:
 
 
 def test_a_log_tells_what_each_task_counts_and_how_their_gradients_lie(config, tmp_path):
-    last = json.loads(train(config, tmp_path / "run")[-1])
+    lines = [json.loads(line) for line in train(config, tmp_path / "run")]
+    last = next(line for line in reversed(lines) if "loss" in line)
     weights = [last[f"weight/{name}"] for name in ("rank", "click", "bought")]
     assert sum(weights) == pytest.approx(3.0, rel=1e-4)
     pairs = [name for name in last if name.startswith("grad_cosine/")]

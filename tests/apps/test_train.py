@@ -98,19 +98,6 @@ def test_a_resumed_run_equals_one_that_was_not_cut_bit_for_bit(
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
-def test_the_tables_rate_falls_only_where_it_is_told_to(
-    pretrained: Path, ml100k: Path, encoder_folder: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "constant"
-    arguments = settings(ml100k, encoder_folder, "train.sparse.decay=false")
-    assert train("pretrain.yaml", run, *arguments) == 0
-    last = Path("checkpoints") / "step-00000006"
-    one, other = whole(pretrained / last, tmp_path), whole(run / last, tmp_path)
-    tables = [name for name in one if ".embedding_bags." in name]
-    assert tables
-    assert all(not torch.equal(one[name], other[name]) for name in tables)
-
-
 def test_validation_on_the_way_leaves_training_as_it_was_bit_for_bit(
     pretrained: Path, ml100k: Path, encoder_folder: Path, tmp_path: Path
 ) -> None:

@@ -9,7 +9,6 @@ from flm_torchrec.data.collate import Collator
 from flm_torchrec.data.kjt import features_kjt
 from flm_torchrec.data.negatives import AllItems, PopularItems
 from flm_torchrec.data.sampling import UserSampler, Windows, histories, sequences
-from flm_torchrec.data.schema import Schema
 from flm_torchrec.data.told import scaled_labels
 
 DATASET = tiny.dataset()
@@ -66,20 +65,6 @@ def test_labels_are_scaled_to_lie_between_minus_1_and_1():
     assert rating.tolist() == [1, 0, -1, nan, 1]  # levels 1, 3, 5
 
 
-def test_a_class_is_its_place_among_those_of_training():
-    schema = DATASET.schema.model_dump(mode="json")
-    schema["interactions"]["labels"] = {"type": {"kind": "multiclass"}}
-    labels = {"type": np.array([10, 500, 20, 30, np.nan], dtype=np.float32)}
-    dataset = replace(
-        DATASET,
-        schema=Schema.model_validate(schema),
-        interactions=replace(DATASET.interactions, labels=labels),
-        levels={"type": np.array([10, 20, 500], dtype=np.float32)},
-    )
-    found = scaled_labels(dataset, np.arange(5))[:, 0]
-    assert found.tolist() == pytest.approx([0, 2, 1, np.nan, np.nan], nan_ok=True)
-
-
 def test_a_label_outside_the_levels_of_training_stays_within_the_scale():
     labels = {"rating": np.array([1, 3, 9, np.nan], dtype=np.float32)}
     interactions = replace(DATASET.interactions, labels=labels)
@@ -97,15 +82,6 @@ def test_users_and_their_histories():
     missing = [pytest.approx(np.nan, nan_ok=True)] * 2
     assert users.event_labels[0].tolist() == [[-1, -1], missing, [1, 1]]
     assert pairs(users.known_user, users.known_item) == {(0, 1), (0, 2), (1, 4)}
-
-
-def test_what_a_window_holds_beside_events_is_known_too():
-    log = DATASET.interactions
-    events = np.flatnonzero((log.user != 1) | (log.item != 4))
-    dataset = replace(DATASET, interactions=replace(log, events=events))
-    users = collator(dataset).batch(TWO, SEQS, rng_key=KEY).users
-    assert users.history.tolist() == [[3, 5, 0], [5, 6, 7]]
-    assert pairs(users.known_user, users.known_item) == {(0, 1), (0, 2), (0, 4), (1, 4)}
 
 
 def test_every_event_is_an_edge_at_its_own_step():

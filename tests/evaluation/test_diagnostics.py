@@ -66,14 +66,14 @@ def test_among_equally_near_rows_it_is_found_by_chance():
     assert recall_at(9, EYE, torch.ones(4, 4)) == 1
 
 
-def test_every_view_has_its_figures_and_cross_view_ones_are_of_the_views_behind_the_first():
+def test_every_view_has_its_figures_and_cross_view_ones_are_of_every_two():
     features = healthy()
     found = diagnosed(features, features + 0.01 * healthy(), healthy())
     spread = {"uniformity", "effective_rank"}
     assert {view: set(figures) for view, figures in found.figures.items()} == {
         "a": spread | {"fusion_weight"},
         "b": spread | {"alignment", "recall@10", "fusion_weight"},
-        "c": spread | {"alignment", "recall@10", "fusion_weight"},
+        "c": spread | {"alignment", "recall@10", "alignment/b", "recall@10/b", "fusion_weight"},
         "fused": spread,
     }
     assert found.figures["b"]["recall@10"] == 1
