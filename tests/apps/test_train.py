@@ -22,8 +22,7 @@ SETTINGS = (
     "views.text.max_tokens=8",
     "views.text.refresh=3",
     "views.history.layers=1",
-    "train.checkpoint_every=3",
-    "train.steps=6",
+    *("train.checkpoint_every=3", "train.steps=6"),
     "train.sparse.decay=true",
 )
 
