@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from flm_torchrec.data.dataset import Dataset, Entity
+from flm_torchrec.data.schema import EntitySchema
 from flm_torchrec.errors import UserError
 
 
@@ -24,10 +25,10 @@ def users_and_items(dataset: Dataset) -> tuple[Entity, Entity]:
 
 
 def rows_of_ids(
-    file: str, entity: Entity, *, option: str, what: str, column: str
+    file: str, entity: Entity, names: EntitySchema | None, *, option: str, what: str
 ) -> NDArray[np.int64]:
-    """Rows of the users or items in a .csv or .parquet file: in its `column`, that of the data's
-    own table, or else in its first."""
+    """Rows of the users or items in a .csv or .parquet file: in the column that the data's own
+    table has them in by its `names`, or else in the first."""
     told = f"{option} {file}"
     if not Path(file).is_file():
         every = "all, or " if what == "user" else ""
@@ -37,7 +38,8 @@ def rows_of_ids(
             table = pd.read_parquet(file).astype(str)
         else:
             table = pd.read_csv(file, dtype=str, keep_default_na=False)
-        asked = table[column].tolist() if column in table else table.iloc[:, 0].tolist()
+        column = "" if names is None else names.id
+        asked = (table[column] if column in table else table.iloc[:, 0]).tolist()
     except (pd.errors.ParserError, pa.ArrowInvalid) as error:
         raise UserError(f"{told}: can't be read: {error}") from error
     except (pd.errors.EmptyDataError, IndexError) as error:
@@ -59,9 +61,7 @@ def user_rows(dataset: Dataset, users: str) -> NDArray[np.int64]:
     entity, _ = users_and_items(dataset)
     if users == "all":
         return np.arange(1, len(entity.ids))
-    names = dataset.schema.users
-    column = names.id if names is not None else ""
-    return rows_of_ids(users, entity, option="--users", what="user", column=column)
+    return rows_of_ids(users, entity, dataset.schema.users, option="--users", what="user")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -157,12 +157,12 @@ def undefined_metrics(assembly: Assembly, part: Part) -> dict[str, str]:
         f"auc_{label}": f"'{label}' {reason}"
         for label, reason in one_class_labels(dataset, rows).items()
     }
-    for number, name in enumerate(dataset.domains.names if dataset.domains else (), start=1):
-        assert dataset.domains is not None
-        own = rows[dataset.domains.interactions[rows] == number]
-        for label, reason in one_class_labels(dataset, own).items():
-            if not reasons.keys() & {f"auc_{label}"}:
-                reasons[f"{name}/auc_{label}"] = f"'{label}' {reason}"
+    if dataset.domains is not None:
+        for number, name in enumerate(dataset.domains.names, start=1):
+            own = rows[dataset.domains.interactions[rows] == number]
+            for label, reason in one_class_labels(dataset, own).items():
+                if f"auc_{label}" not in reasons:
+                    reasons[f"{name}/auc_{label}"] = f"'{label}' {reason}"
     for metric, reason in reasons.items():
         print(f"warning: {metric} of the {part} is undefined: {reason}")
     return reasons

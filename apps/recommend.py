@@ -171,13 +171,7 @@ def recommend(assembly: Assembly, args: argparse.Namespace, num_known: int) -> N
     candidates = asked.items
     if args.candidates is not None:
         names = asked.dataset.schema.items
-        rows = rows_of_ids(
-            args.candidates,
-            item_entity,
-            option="--candidates",
-            what="item",
-            column=names.id if names is not None else "",
-        )
+        rows = rows_of_ids(args.candidates, item_entity, names, option="--candidates", what="item")
         candidates = asked.items[rows]
     num_rows = len(users_and_items(dataset)[1].ids)
     is_candidate = np.zeros(num_rows, dtype=bool)

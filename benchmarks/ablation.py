@@ -30,11 +30,14 @@ def log_likelihood(assembly: Assembly, log: SplitLog) -> float:
     know; by the scores as they were trained, which `views.linear.boost` sharpens for the order's
     sake alone."""
     search, linear = next_items(log, VALIDATION), assembly.model.flm.linear
+    boost = 0.0 if linear is None else linear.boost
     if linear is not None:
         linear.boost = 0.0
     users, place = np.unique(log.user[search.wanted], return_inverse=True)
     seqs = histories_where(assembly.dataset.interactions, search.history)
     scores = assembly.retrieval().scores(users, seqs).cpu()
+    if linear is not None:
+        linear.boost = boost
     is_out = torch.from_numpy(log.matrix(search.known)[users].toarray() > 0)
     is_out[:, 0] = True  # the unknown item
     said = scores.masked_fill(is_out, -torch.inf).log_softmax(dim=1)
@@ -67,7 +70,7 @@ def unit(
         search = next_items(log, VALIDATION)
         told = same | {
             "ndcg@10": ndcg(log, search, by_all(assembly, log, search), 10),
-            "log_likelihood": log_likelihood(assembly, log),  # last: it takes the boost away
+            "log_likelihood": log_likelihood(assembly, log),
         }
     told |= {"seconds": time.perf_counter() - begin}
     with atomic_file(file) as temporary:

@@ -1,6 +1,6 @@
 """A configuration and its data become the encoder of histories."""
 
-from functools import partial
+from typing import Any
 
 from flm_torchrec.build_data import any_order, window_of
 from flm_torchrec.config import RunConfig
@@ -18,25 +18,19 @@ def build_history(config: RunConfig, dataset: Dataset) -> History | None:
         return None
     if any_order(config, dataset):
         _check_any_order(config, dataset)
-    width, classes = 0, {}
+    given: dict[str, Any] = {"event_width": 0, "dropout": history.dropout}
     if history.told:
-        width, classes = len(dataset.interactions.labels), _classes(dataset)
-    dim = config.views.width
-    make = partial(MeanHistory, dim, window=window, gaps=history.gaps)
-    if history.kind != "mean":
-        make = partial(SetHistory, dim, layers=history.layers, heads=history.heads)
-    if history.kind == "causal":
-        hides = config.tasks.item_cloze is not None
-        make = partial(
-            CausalHistory,
-            dim,
-            window=window,
-            gaps=history.gaps,
-            layers=history.layers,
-            heads=history.heads,
-            hides=hides,
-        )
-    return make(event_width=width, classes=classes, dropout=history.dropout)
+        width = len(dataset.interactions.labels)
+        given |= {"event_width": width, "classes": _classes(dataset)}
+    dim, layers, heads = config.views.width, history.layers, history.heads
+    if history.kind == "mean":
+        return MeanHistory(dim, window=window, gaps=history.gaps, **given)
+    if history.kind == "set":
+        return SetHistory(dim, layers=layers, heads=heads, **given)
+    hides = config.tasks.item_cloze is not None
+    return CausalHistory(
+        dim, window=window, gaps=history.gaps, layers=layers, heads=heads, hides=hides, **given
+    )
 
 
 def _classes(dataset: Dataset) -> dict[int, int]:

@@ -1,6 +1,7 @@
 """A configuration and its data become the tasks that need no head."""
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
@@ -68,7 +69,9 @@ def _need_users_and_items(task: str, flm: FLM) -> None:
             )
 
 
-def _ranked(dataset: Dataset, logged: Callable[[], nn.Module], kind: type) -> nn.Module:
+def _ranked(
+    dataset: Dataset, logged: Callable[[], nn.Module], kind: Callable[..., nn.Module]
+) -> nn.Module:
     """`logged()` where negatives are logged, else a `kind` that masks what may not come again."""
     schema = dataset.schema.interactions
     assert schema is not None
@@ -82,7 +85,10 @@ def _ranking(dataset: Dataset, flm: FLM) -> nn.Module:
 
 def _fusion_loss(dataset: Dataset, flm: FLM) -> nn.Module:
     _need_two_views("fuse", flm)
-    return _ranked(dataset, LoggedFusionLoss, FusionLoss)
+    assert flm.fusion is not None
+    fuse = flm.fusion.of_present if flm.fusion.view_dropout > 0 else None
+    kinds = (partial(kind, fuse=fuse) for kind in (LoggedFusionLoss, FusionLoss))
+    return _ranked(dataset, *kinds)
 
 
 def _masked_lm(flm: FLM) -> MaskedLM:

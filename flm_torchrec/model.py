@@ -26,7 +26,6 @@ class Items:
     weights: Tensor  # (M, V), what the fusion gave each view
     features: Tensor  # (M, F, D), the embeddings of the single features
     next_row: Tensor | None = None  # (M, r), what a low-rank linear path scores
-    whole: Tensor | None = None  # (M, D), fused of all views where some were hidden; no gradient
     hidden: Tensor | None = None  # (C, D), the fused vectors of those with an attribute hidden
 
 
@@ -129,10 +128,7 @@ class FLM(nn.Module):
         stacked, is_present = torch.cat(views), torch.cat(present)
         fused, weights = self.fusion(stacked, is_present)
         num_items = items.row.shape[0]
-        next_row = whole = None
-        if self.training and self.fusion.view_dropout > 0:
-            with torch.no_grad():
-                whole, _ = self.fusion.of_present(stacked[:, :num_items], is_present[:, :num_items])
+        next_row = None
         if self.low_rank is not None and items.ids is not None:
             next_row = self.low_rank.items(items.ids, fused[:num_items])
         return Items(
@@ -142,7 +138,6 @@ class FLM(nn.Module):
             weights=weights[:num_items],
             features=features[:num_items],
             next_row=next_row,
-            whole=whole,
             hidden=fused[num_items:],
         ), encoded
 

@@ -58,7 +58,7 @@ def test_a_model_without_labels_or_text_trains():
 
 def test_weights_of_tasks_and_of_single_labels_are_those_of_the_config(encoder_folder):
     config = tiny_model.config(
-        text={"encoder": str(encoder_folder), "mode": "full", "rows": 1},
+        text={"encoder": str(encoder_folder)},
         tasks={
             "rank": {"weight": 2.0},
             "align": {"weight": 3.0},

@@ -31,10 +31,7 @@ IMPRESSIONS = tiny_logs.impressions()
     ("sections", "key"),
     [
         ({"data": {"users": 3, "rows": 5}}, r"data\.users: 3"),
-        (
-            {"tasks": {"mlm": {"texts": 5}}, "text": {"mode": "full", "rows": 2}},
-            r"tasks\.mlm\.texts: 5",
-        ),
+        ({"tasks": {"mlm": {"texts": 5}}}, r"tasks\.mlm\.texts: 5"),
         ({"text": {"mode": "full", "rows": 3}}, r"views\.text\.rows: 3"),
     ],
 )
@@ -152,8 +149,7 @@ def test_a_label_that_always_holds_is_learned_from_negatives():
 
 
 def test_a_language_model_without_a_text_to_train_on_is_the_users_mistake(encoder_folder):
-    text = {"encoder": str(encoder_folder), "mode": "full", "rows": 1}
-    config = tiny_model.config(text=text, tasks={"mlm": {}})
+    config = tiny_model.config(text={"encoder": str(encoder_folder)}, tasks={"mlm": {}})
     with pytest.raises(UserError, match=r"tasks\.mlm: the data has no text to train on"):
         build_collator(config, DATASET, texts=None, rank=0, world_size=1)
 

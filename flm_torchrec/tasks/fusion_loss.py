@@ -1,5 +1,6 @@
 """Fusion loss: what all views together rank, each view alone learns to rank."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -17,11 +18,18 @@ def one_view(views: Views, view: int) -> Views:
     return replace(views, items=replace(views.items, row=views.items.views[view]))
 
 
-def all_views(views: Views) -> Views:
-    """The same with the item rows of all views, also where view dropout hid some."""
+# Views (V, M, D), present (V, M) bool -> rows (M, D) fused of all that are there, and weights.
+Fuse = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def all_views(views: Views, fuse: Fuse | None) -> Views:
+    """The same with the item rows that `fuse` makes, where view dropout may have hidden views."""
     items = views.items
     assert items is not None
-    return views if items.whole is None else replace(views, items=replace(items, row=items.whole))
+    if fuse is None:
+        return views
+    with torch.no_grad():
+        return replace(views, items=replace(items, row=fuse(items.views, items.present)[0]))
 
 
 class FusionLoss(nn.Module):
@@ -29,19 +37,21 @@ class FusionLoss(nn.Module):
     the negatives that `Ranking` makes; the fused one is a teacher (Hinton et al., 2015) that gets
     no gradient.
 
-    Rows that a view lacks are left out on both sides.
+    The teacher's rows are those of the ranking or, with view dropout, what `fuse` makes of all
+    views. Rows that a view lacks are left out on both sides.
     """
 
-    def __init__(self, *, mask_seen: bool) -> None:
+    def __init__(self, *, mask_seen: bool, fuse: Fuse | None = None) -> None:
         super().__init__()
         self.mask_seen = mask_seen
+        self.fuse = fuse
 
     def forward(self, views: Views, batch: FLMBatch) -> Tensor:
         assert views.items is not None
         assert batch.items is not None
         edges, num_negatives = batch.edges, batch.items.log_q.shape[0]
         is_masked = nn.functional.pad(is_no_negative(batch, mask_seen=self.mask_seen), (1, 0))
-        fused = self._scores(all_views(views), batch).detach()  # (E, 1 + N)
+        fused = self._scores(all_views(views, self.fuse), batch).detach()  # (E, 1 + N)
         losses = []
         for view, present in enumerate(views.items.present):
             lacks = torch.cat(
@@ -61,11 +71,15 @@ class FusionLoss(nn.Module):
 class LoggedFusionLoss(nn.Module):
     """The same over what was shown together, as `LoggedRanking` ranks it."""
 
+    def __init__(self, *, fuse: Fuse | None = None) -> None:
+        super().__init__()
+        self.fuse = fuse
+
     def forward(self, views: Views, batch: FLMBatch) -> Tensor:
         assert views.items is not None
         edges = batch.edges
         is_shown = edges.is_negative | (edges.weight > 0)
-        fused = edge_scores(all_views(views), batch).detach()
+        fused = edge_scores(all_views(views, self.fuse), batch).detach()
         groups = len(fused)
         weight = torch.zeros_like(fused).index_add(0, edges.impression, edges.weight)
         losses = []

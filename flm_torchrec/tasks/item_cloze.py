@@ -41,5 +41,5 @@ class ItemCloze(nn.Module):
         end = torch.full_like(item, window)
         is_masked = is_ruled_out(batch, user, item, end, mask_seen=self.mask_seen)
         loss = softmax_loss(positive, negatives, is_masked)
-        count = self.gather(is_hidden.sum()[None]).double().mean()  # of a rank
-        return (loss * is_hidden).sum() / count.clamp(min=1e-12).to(loss.dtype)
+        count = self.gather(is_hidden.sum()[None]).to(loss.dtype).mean()  # of a rank
+        return (loss * is_hidden).sum() / count.clamp(min=1e-12)

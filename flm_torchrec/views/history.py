@@ -37,7 +37,10 @@ class History(nn.Module):
     def read(self, events: Tensor, event_labels: Tensor, gap: Tensor) -> Tensor:
         """(U, L, D), (U, L, F), (U, L) -> (U, L, D), each event with what is known of it."""
         if self.event is not None:
-            events = events + self.event(event_labels[:, :, self.numbers].nan_to_num())
+            numbers = event_labels
+            if self.classes:
+                numbers = torch.stack([event_labels[:, :, at] for at in self.numbers], dim=2)
+            events = events + self.event(numbers.nan_to_num())
         for place, table in zip(self.classes, self.class_rows, strict=True):
             events = events + table((1 + event_labels[:, :, place]).nan_to_num().long())
         if self.gap is not None:

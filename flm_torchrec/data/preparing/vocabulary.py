@@ -12,7 +12,6 @@ from flm_torchrec.data.compute import pc
 from flm_torchrec.data.schema import Hash
 
 _MOST_POINTS = 256
-_NEXT_TO_0 = 1e-6
 
 
 def hashed(values: pa.Array) -> NDArray[np.uint64]:
@@ -124,11 +123,10 @@ class Scale:
         return cls(points, 2 * np.bincount(place, share) / counts - 1)
 
     def scaled(self, values: NDArray[np.float64]) -> NDArray[np.float32]:
-        """(n,) within [-1, 1]; 0 for NaN alone: the median is next to it."""
+        """(n,) within [-1, 1]; 0 for NaN."""
         if len(self.points) == 0:
             return np.zeros(len(values), np.float32)
         ranks = np.interp(values, self.points, self.ranks)
-        ranks = np.where(np.abs(ranks) < _NEXT_TO_0, _NEXT_TO_0, ranks)
         return np.where(np.isnan(values), 0, ranks).astype(np.float32)
 
     def table(self) -> pa.Table:
