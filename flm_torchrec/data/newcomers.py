@@ -24,7 +24,7 @@ from flm_torchrec.data.preparing.labels import later_label
 from flm_torchrec.data.preparing.log_chunk import LogReader
 from flm_torchrec.data.preparing.split import by_user_time
 from flm_torchrec.data.preparing.vocabulary import of_one_type
-from flm_torchrec.data.reading.tables import Table, read_file
+from flm_torchrec.data.reading.tables import read_file
 from flm_torchrec.data.schema import NONE, EntitySchema, InteractionSchema, Schema
 from flm_torchrec.data.storage import is_prepared
 from flm_torchrec.errors import UserError
@@ -129,12 +129,15 @@ def _with_history(dataset: Dataset, path: Path, fits: Fits) -> Interactions:
         met = columns.discrete(key)
         place = pc.index_in(*of_one_type(met.values, values))
         row[key] = place.to_numpy().astype(np.int64)[met.codes] + 1
-    is_new = pa.array(~_is_held(dataset.interactions, row, columns.array("time")))
-    table, batch = replace(table, data=table.data.filter(is_new)), batch.filter(is_new)
-    row = {key: rows[is_new.to_numpy(zero_copy_only=False)] for key, rows in row.items()}
-    if batch.num_rows == 0:
+    new = np.flatnonzero(~_is_held(dataset.interactions, row, columns.array("time")))
+    if len(new) == 0:
         return dataset.interactions
-    _check_repeats(dataset.interactions, names, table, row["user"], row["item"])
+    row = {key: rows[new] for key, rows in row.items()}
+    repeated = None if names.repeats else _repetition(dataset.interactions, **row)
+    if repeated is not None and names.item is not None:
+        what = "this user met this item before, but schema.yaml says interactions.repeats: false"
+        raise table.problem(int(new[repeated]), names.item, what)
+    batch = batch.take(pa.array(new))
     return _merged(dataset, names, Columns(lambda: iter([batch])), row, fits)
 
 
@@ -157,24 +160,15 @@ def _without_extras(schema: Schema, names: InteractionSchema) -> Schema:
     return schema.model_copy(update={"items": items, "interactions": lean})
 
 
-def _check_repeats(
-    before: Interactions,
-    names: InteractionSchema,
-    table: Table,
-    user: NDArray[np.int64],
-    item: NDArray[np.int64],
-) -> None:
-    """Raise where a user of the table meets an item again though the schema rules it out."""
-    if names.repeats or names.item is None:
-        return
+def _repetition(
+    before: Interactions, user: NDArray[np.int64], item: NDArray[np.int64]
+) -> int | None:
+    """The place among (user, item) of one where a user meets an item again; None without any."""
     is_theirs = np.isin(before.user, user)
-    num_before = int(is_theirs.sum())
     every_user = np.append(before.user[is_theirs], user).astype(np.int32)
     every_item = np.append(before.item[is_theirs], item).astype(np.int32)
     rows = first_repetition(every_user, every_item)
-    if rows is not None:
-        what = "this user met this item before, but schema.yaml says interactions.repeats: false"
-        raise table.problem(rows[1] - num_before, names.item, what)
+    return None if rows is None else rows[1] - int(is_theirs.sum())
 
 
 def _merged(

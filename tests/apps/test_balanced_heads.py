@@ -71,6 +71,19 @@ def test_a_log_tells_what_each_task_counts_and_how_their_gradients_lie(config, t
     assert all(abs(last[pair]) <= 1.0001 for pair in pairs)
 
 
+def test_tasks_of_fixed_weights_are_told_of_their_gradients_at_the_end(config, tmp_path):
+    lines = map(json.loads, train(config, tmp_path / "run", "tasks.balance=fixed"))
+    told = {line["step"]: line for line in lines if any("grad_cosine" in key for key in line)}
+    assert list(told) == [4]
+    cosines = {key: value for key, value in told[4].items() if key.startswith("grad_cosine/")}
+    assert set(cosines) == {
+        "grad_cosine/rank/click",
+        "grad_cosine/rank/bought",
+        "grad_cosine/click/bought",
+    }
+    assert all(0 < abs(cosine) <= 1.0001 for cosine in cosines.values())
+
+
 def test_a_resumed_run_is_balanced_as_one_that_never_stopped(config, tmp_path):
     run = tmp_path / "run"
     whole = train(config, run)

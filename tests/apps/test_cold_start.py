@@ -126,6 +126,28 @@ def test_candidates_may_be_new_and_a_user_who_has_seen_them_all_gets_none(
     assert len(empty) == 0
 
 
+def test_ids_may_come_in_parquet_beside_other_columns(run: Path, tmp_path: Path) -> None:
+    files = {name: tmp_path / f"{name}.parquet" for name in ("users", "candidates")}
+    pd.DataFrame({"n": [1, 2], "user_id": ["u2", "u1"]}).to_parquet(files["users"])
+    pd.DataFrame({"year": [1990, 2020], "item_id": ["i6", "i5"]}).to_parquet(files["candidates"])
+    table = recommended(run, tmp_path, **{name: str(file) for name, file in files.items()})
+    assert sorted(zip(table["user_id"], table["item_id"], strict=True)) == [
+        *[("u1", "i5"), ("u1", "i6"), ("u2", "i6")]
+    ]
+
+
+def test_what_nobody_took_lately_comes_last_in_the_models_order_for_users_unknown(
+    run: Path, tmp_path: Path
+) -> None:
+    """Of nine interactions the latest tenth is one, with i5."""
+    new = {"new_items": with_images("image", "0;3", "1;1"), "new_users": USERS, "k": "8"}
+    mine = scores(recommended(run, tmp_path, **new), "x2")
+    assert mine.pop("i5") > 0.1
+    assert all(0 < score < 1e-8 for score in mine.values())
+    assert mine["j1"] == pytest.approx(mine["i6"], rel=1e-4)
+    assert mine["j2"] != pytest.approx(mine["i6"], rel=1e-4)
+
+
 def test_a_candidate_that_nobody_knows_is_named(
     run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

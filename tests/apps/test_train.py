@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from checkpoints import whole
 from flm_apps import evaluate, recommend
 from flm_apps import train as train_app
-from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from flm_torchrec.evaluation.report import read_log
 
@@ -50,23 +50,6 @@ def finetuned(pretrained: Path, ml100k: Path, encoder_folder: Path) -> Path:
     arguments = settings(ml100k, encoder_folder, f"init={pretrained}")
     assert train("finetune.yaml", run, *arguments) == 0
     return run
-
-
-def whole(checkpoint: Path, folder: Path) -> dict[str, torch.Tensor]:
-    """Every entry of a checkpoint."""
-    file = folder / f"{checkpoint.parent.parent.name}.pt"
-    dcp_to_torch_save(checkpoint, file)
-    flat: dict[str, torch.Tensor] = {}
-
-    def add(name: str, value: object) -> None:
-        if isinstance(value, dict):
-            for key, part in value.items():
-                add(f"{name}.{key}", part)
-        elif isinstance(value, torch.Tensor):
-            flat[name] = value
-
-    add("", torch.load(file, weights_only=False))
-    return flat
 
 
 def test_a_run_leaves_its_configuration_log_checkpoints_and_report(pretrained: Path) -> None:

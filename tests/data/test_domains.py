@@ -146,6 +146,10 @@ def test_a_log_has_the_context_of_each_domain(tmp_path: Path) -> None:
             ("items:\n", "split: random\nitems:\n"),
             "split is neither random nor item_cold in a and random in b",
         ),
+        (
+            ("items:\n", "split: item_cold\nitems:\n"),
+            "split is neither random nor item_cold in a and item_cold in b",
+        ),
     ],
 )
 def test_domains_that_do_not_go_together_are_told(

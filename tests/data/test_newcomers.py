@@ -81,6 +81,20 @@ def test_of_equal_times_what_the_data_hold_comes_first(folder: Path) -> None:
     assert met.item[met.user == 3].tolist() == [1, 5, 6, 2]
 
 
+def test_what_the_data_hold_already_is_passed_over(folder: Path) -> None:
+    """The same user, item and second; at another time it is met again, which must be allowed."""
+    held, new = "u1,i1,1,1\nu3,i2,5,2\n", "u3,i5,5,1\n"
+    before, head = prepare(folder), "user,item,rating,time\n"
+    met = grown(before, folder, history=head + held + new).interactions
+    alone = grown(before, folder, history=head + new).interactions
+    for name in ("user", "item", "time", "part", "events", "user_offsets", "before"):
+        assert getattr(met, name).tolist() == getattr(alone, name).tolist(), name
+    same = grown(before, folder, history=head + held).interactions
+    assert same is before.interactions
+    with pytest.raises(UserError, match=r"new_history\.csv: data row 2"):
+        grown(before, folder, history=f"{head}u3,i2,5,2\nu3,i1,5,9\n")
+
+
 def test_nothing_is_written_and_what_was_there_stays(folder: Path) -> None:
     before, files = prepare(folder), files_of(folder)
     after = grown(before, folder, users=USERS, items=ITEMS, history=HISTORY)
