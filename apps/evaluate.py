@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from flm_torchrec.evaluation.baselines import (
 from flm_torchrec.evaluation.diagnostics import Diagnostics
 from flm_torchrec.evaluation.item_map import ITEM_MAP, write_item_map
 from flm_torchrec.evaluation.ranking import RankingTask, evaluate
+from flm_torchrec.evaluation.representation import MEANINGS
 from flm_torchrec.measure import (
     PARTS,
     Part,
@@ -142,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "seconds": {"evaluate": time.perf_counter() - begin_time},
             }
             add_to_report(args.run, entries)
-            print_table(args.part, metrics, baselines)
+            print_table(args.part, {"FLM": metrics, **baselines}, list(metrics))
         barrier()
     return 0
 
@@ -169,21 +170,18 @@ def undefined_metrics(assembly: Assembly, part: Part) -> dict[str, str]:
 
 
 def diagnostics_entries(found: Diagnostics | None) -> dict[str, Any]:
-    """What the report holds of them; each collapse is told at once."""
+    """What the report holds of them; the figures of each view and its collapse are told at once."""
     if found is None:
         return {}
+    print_table("items", found.figures, list(MEANINGS))
     for collapse in found.collapses:
         print(f"warning: {collapse}")
     return {"diagnostics": found.figures, "collapses": found.collapses}
 
 
-def print_table(
-    part: str, metrics: dict[str, float], baselines: dict[str, dict[str, float]]
-) -> None:
-    """Metrics as columns, the run and the baselines as rows."""
-    rows = {"FLM": metrics, **baselines}
-    names = list(metrics)
-    print(f"{part:<12}" + "".join(f"{name:>16}" for name in names))
+def print_table(what: str, rows: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> None:
+    """The figures of these names as columns, under the title `what` of the rows."""
+    print(f"{what:<12}" + "".join(f"{name:>16}" for name in names))
     for row, values in rows.items():
         cells = [f"{values[name]:.4f}" if name in values else "" for name in names]
         print(f"{row:<12}" + "".join(f"{cell:>16}" for cell in cells))

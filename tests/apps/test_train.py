@@ -175,7 +175,10 @@ def test_evaluation_tells_how_the_items_are_represented(
     # The encoder knows none of the titles' words, so that it reads all of them alike.
     (collapse,) = report["collapses"]
     assert collapse.startswith("collapse of view title: uniformity -0.0")
-    assert f"warning: {collapse}\n" in capfd.readouterr().out
+    told = capfd.readouterr().out
+    assert f"warning: {collapse}\n" in told
+    (line,) = [line for line in told.splitlines() if line.startswith("fused ")]
+    assert f"{views['fused']['effective_rank']:.4f}" in line.split()
     for shown in (collapse, "Representation of the items", "Map of the items", "<title>Toy Story"):
         assert shown in page
     assert len(page) < 1_000_000
