@@ -215,11 +215,11 @@ class Maker:
         }
 
 
-def variants_of(family: str) -> dict[str, dict[str, list[Any]]]:
-    """The settings that each of our variants is tuned over."""
+def variants_of(grid: str) -> dict[str, dict[str, list[Any]]]:
+    """The settings that each of our variants is tuned over, by a section of ours.yaml."""
     return {
-        name: grid or {}
-        for name, grid in yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))[family].items()
+        name: values or {}
+        for name, values in yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))[grid].items()
     }
 
 
@@ -233,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--split {args.split}: no such file; make it with peers.splits")
     runs = Runs(config=CONFIGS / f"{args.family}.yaml", folder=args.out / "runs")
     maker = Maker(family=args.family, data=args.split.parent.parent, runs=runs)
-    grids = variants_of(args.family)
+    grids = variants_of(args.grid or args.family)
     code = run_peers(maker.peers(list(grids)), grids, args)
     if code == 0:
         shutil.rmtree(runs.folder, ignore_errors=True)  # their answers are there

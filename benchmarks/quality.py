@@ -66,6 +66,12 @@ class Suite:
     data: str
     split: str
     required: dict[str, dict[str, Any]] = field(default_factory=dict)  # by family, of the answers
+    grid: str = ""  # a section of the settings; without it the family's
+
+    @property
+    def section(self) -> str:
+        """Of the settings that peers and ours are tuned over."""
+        return self.grid or self.family
 
 
 SUITES = {
@@ -79,7 +85,11 @@ SUITES = {
         family="ranking", data="ml-100k", split="time", required={"ranking": {"times": 1}}
     ),
     "ranking_latest": Suite(
-        family="ranking", data="latest", split="last", required={"ranking": {"times": 1.15}}
+        family="ranking",
+        data="latest",
+        split="last",
+        required={"ranking": {"times": 1.15}},
+        grid="ranking_latest",
     ),
     "cold_items": Suite(
         family="cold_items",
@@ -135,14 +145,14 @@ def compared(name: str, suite: Suite, at: Place) -> tuple[list[dict], list[dict]
         (PEERS, [f"flm_benchmarks.peers.{suite.family}"]),
         (sys.executable, ["flm_benchmarks.ours", suite.family]),
     ):
-        answered(python, module, split, out, at)
+        answered(python, [*module, "--grid", suite.section], split, out, at)
     return judged(name, suite, SplitLog.read(split), out)
 
 
 def judged(name: str, suite: Suite, log: SplitLog, out: Path) -> tuple[list[dict], list[dict]]:
     """The answers in `out`; -> bounds, records"""
-    bounds, records, variants = [], [], list(variants_of(suite.family))
-    peers = list(yaml.safe_load(GRID.read_text(encoding="utf-8"))[suite.family])
+    bounds, records, variants = [], [], list(variants_of(suite.section))
+    peers = list(yaml.safe_load(GRID.read_text(encoding="utf-8"))[suite.section])
     for family, required in suite.required.items():
         told = name if family == suite.family else family
         for found in contests(told, family, measured(family, log, out), variants, peers):

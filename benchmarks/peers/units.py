@@ -185,6 +185,7 @@ def parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m flm_benchmarks.{program}")
     parser.add_argument("--split", type=Path, required=True, help="the npz of a split")
     parser.add_argument("--out", type=Path, required=True, help="a folder for what they answer")
+    parser.add_argument("--grid", help="a section of the file of settings; default: the family's")
     parser.add_argument("--quick", action="store_true", help="one setting and one seed each")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing after them")
     return parser
@@ -212,5 +213,5 @@ def main(family: str, peers: Mapping[str, Peer], argv: Sequence[str] | None = No
     told = parser(f"peers.{family}")
     told.add_argument("--only", nargs="+", choices=list(peers), default=list(peers))
     args = told.parse_args(argv)
-    grids = yaml.safe_load(GRID.read_text(encoding="utf-8"))[family]
+    grids = yaml.safe_load(GRID.read_text(encoding="utf-8"))[args.grid or family]
     return run_peers({name: peers[name] for name in args.only}, grids, args)

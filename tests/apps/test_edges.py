@@ -24,8 +24,7 @@ NO_TEXT = {
 ONE_EVENT = {
     "interactions.csv": (
         SMALL["interactions.csv"],
-        SMALL["interactions.csv"].splitlines()[0]
-        + "\nu1,i1,5,1\nu2,i2,3,2\nu3,i1,1,3\nu4,i3,4,4\n",
+        "user,item,rating,time\nu1,i1,5,1\nu2,i2,3,2\nu3,i1,1,3\nu4,i3,4,4\n",
     ),
     "schema.yaml": ("interactions:\n", "split: {kind: random, test: 0.25}\ninteractions:\n"),
 }
