@@ -24,8 +24,9 @@ class TextConfig(Strict):
     """The text view."""
 
     encoder: str  # a folder, an installed package that holds one, or a Hugging Face id
-    mode: Literal["frozen", "last_n", "full"] = "frozen"
+    mode: Literal["frozen", "last_n", "lora", "adapter", "full"] = "frozen"
     last: Positive = 1  # layers that train in mode last_n
+    rank: Positive = 8  # of what mode lora adds
     rows: Count = 0  # K: texts a step encoded with gradient, over all ranks
     max_tokens: Positive = 64
     refresh: Positive = 500  # steps after which the cached vectors of a trained encoder are renewed

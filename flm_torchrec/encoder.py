@@ -17,6 +17,7 @@ from flm_torchrec.config import TextConfig
 from flm_torchrec.data.dataset import Dataset
 from flm_torchrec.data.text import Texts, held_out_texts, tokenise
 from flm_torchrec.errors import UserError
+from flm_torchrec.views.adapters import add_adapters
 from flm_torchrec.views.text import freeze
 
 
@@ -76,7 +77,10 @@ def load_encoder(config: TextConfig) -> TextEncoder:
     _check_sizes(config, len(tokenizer), len(set(tokenizer.all_special_ids)), model.config)
     if getattr(model, "pooler", None) is not None:
         model.pooler = None  # the text view pools the tokens' states itself
-    freeze(model, config.mode, last=config.last)
+    if config.mode in ("lora", "adapter"):
+        add_adapters(model, config.mode, rank=config.rank)
+    else:
+        freeze(model, config.mode, last=config.last)
     hidden = model.config.hidden_size
     return TextEncoder(model=model, tokenizer=tokenizer, hidden=hidden, is_decoder=is_decoder)
 

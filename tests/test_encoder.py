@@ -118,3 +118,17 @@ def test_the_masked_language_model_trains_on_all_texts_but_the_held_out(encoder_
     held_out, pool = held_out_texts(texts.table).tolist(), texts.masked_pool.tolist()
     assert len(held_out) == 1
     assert sorted(held_out + pool) == [1, 2, 3, 4, 5, 6, 8]
+
+
+@pytest.mark.parametrize("mode", ["lora", "adapter"])
+def test_adapters_learn_within_a_model_and_the_encoder_stays_as_it_came(encoder_folder, mode):
+    text = {"encoder": str(encoder_folder), "mode": mode, "rows": 4, "rank": 2}
+    parts = tiny_model.parts(
+        tiny_model.config(text=text, tasks={"mlm": {"texts": 16}, "rank": {}}), DATASET
+    )
+    encoder = parts.model.flm.text_view.encoder
+    before = {name: value.clone() for name, value in encoder.named_parameters()}
+    losses = tiny_model.train(parts, steps=40, lr=0.01)
+    assert (losses[-5:].mean(0) < losses[:3].mean(0)).all()
+    changed = {n for n, value in encoder.named_parameters() if not torch.equal(value, before[n])}
+    assert changed == {n for n, value in encoder.named_parameters() if value.requires_grad}
