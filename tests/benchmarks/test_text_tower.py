@@ -1,0 +1,22 @@
+"""The measurements of the text tower in miniature: what they count, not how fast it is."""
+
+from pathlib import Path
+
+import pytest
+from flm_benchmarks import text_tower
+
+
+def test_each_text_of_a_batch_is_counted_by_edge_and_history_entry_and_once(ml100k: Path) -> None:
+    found = text_tower.once_a_batch(ml100k, repeats=1)
+    # 64 users of up to 50 events: an edge each, and as many history entries.
+    assert 64 * 50 < found["texts_each"] <= 2 * 64 * 50
+    assert 500 < found["texts_once"] < 1682
+    assert found["texts_ratio"] == pytest.approx(found["texts_each"] / found["texts_once"])
+
+
+def test_texts_of_alike_lengths_are_encoded_as_those_that_are_padded(ml100k: Path) -> None:
+    found = text_tower.by_length(ml100k, texts=128, repeats=1)
+    assert found["texts"] == 128
+    assert found["tokens_mean"] < found["tokens_most"]
+    rates = found["texts_per_s_by_length"] / found["texts_per_s_padded"]
+    assert found["ratio"] == pytest.approx(rates)
