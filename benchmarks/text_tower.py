@@ -21,16 +21,22 @@ from flm_torchrec.views.text import TextView
 
 BLOCK = 64  # texts
 USERS, WINDOW = 16, 50
-SIZES = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}  # of a tiny BERT
+HIDDEN = 128
 
 
 def tiny_view(vocabulary: int) -> TextView:
     """A BERT of 2 layers, 128 wide, with random weights."""
     torch.manual_seed(0)
-    longest = {"intermediate_size": 512, "max_position_embeddings": 512}
-    encoder = BertModel(BertConfig(vocab_size=vocabulary, **SIZES, **longest))
+    sizes = BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=HIDDEN,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=4 * HIDDEN,
+    )
+    encoder = BertModel(sizes)
     encoder.requires_grad_(False)
-    return TextView(encoder, hidden=SIZES["hidden_size"], dim=64).eval()
+    return TextView(encoder, hidden=HIDDEN, dim=64).eval()
 
 
 def seconds_of(view: TextView, table: TokenTable, rows: NDArray[np.int64], *, width: int) -> float:
