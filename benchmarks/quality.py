@@ -181,12 +181,13 @@ def comparison(name: str) -> Run:
 
 
 def ablation(at: Place) -> tuple[list[dict], list[dict]]:
-    """One part off at a time, on validation of the headline's split."""
+    """One part off at a time, on validation of the headline's split; what doesn't pay is off in
+    ranking.yaml."""
     told = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))
     data = data_folder(at.data, "ml-100k")
     split = write_splits(data, at.work / "ml-100k", ["last"])["last"]
     out = at.answers("ablation")
-    runs = Runs(config=CONFIGS / "ranking.yaml", folder=out / "runs")
+    runs = Runs(config=CONFIGS / "ablation.yaml", folder=out / "runs")
     records = ablated(
         runs,
         split.parent.parent,
