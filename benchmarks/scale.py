@@ -6,12 +6,16 @@ figures of the last time.
 """
 
 import argparse
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from flm_benchmarks import text_tower
+from flm_benchmarks import fused_tables, text_tower
 from flm_benchmarks.harness import last_parts, write_results
 
 from flm_torchrec.errors import app
@@ -40,7 +44,32 @@ def frozen_text(data: Path, repeats: int) -> Measured:
     return [checked("frozen text against full, samples/s", found["ratio"], ">=", 50)], [found]
 
 
+def step(data: Path, repeats: int) -> Measured:
+    """A training step against one that is written by hand, on 1 and on 2 ranks."""
+    del data
+    bounds, records = [], []
+    for ranks in (1, 2):
+        with TemporaryDirectory() as folder:
+            out = Path(folder) / "ratio.json"
+            command = [str(Path(sys.executable).parent / "torchrun"), "--nproc_per_node"]
+            command += [str(ranks), "-m", "flm_benchmarks.handwritten", "--out", str(out)]
+            subprocess.run([*command, "--pairs", str(2 * repeats)], check=True)
+            records.append(json.loads(out.read_text(encoding="utf-8")))
+        name = f"step against one by hand, {ranks} ranks, samples/s"
+        bounds.append(checked(name, records[-1]["ratio"], ">=", 0.97))
+    return bounds, records
+
+
+def tables(data: Path, repeats: int) -> Measured:
+    """Fused tables of a million rows."""
+    del data
+    found = fused_tables.measure(rows=1_000_000, repeats=repeats)
+    return [checked("fused tables against nn.EmbeddingBag", found["ratio"], ">=", 2)], [found]
+
+
 PARTS: dict[str, Callable[[Path, int], Measured]] = {
+    "step": step,
+    "tables": tables,
     "texts_once": texts_once,
     "texts_by_length": texts_by_length,
     "frozen_text": frozen_text,

@@ -1,0 +1,136 @@
+"""Lookup and update of large tables: fused kernels against `nn.EmbeddingBag` with sparse SGD."""
+
+from collections.abc import Callable, Sequence
+from itertools import cycle
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from flm_benchmarks.text_tower import in_turn, spread
+from torch import Tensor, nn
+from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor
+
+from flm_torchrec.training.runtime import Runtime, start
+from flm_torchrec.training.sharding import shard
+
+TABLES, DIM, SAMPLES, POOLING = 4, 64, 2048, 20
+DISTINCT_BATCHES = 4
+FEATURES = [f"f{place}" for place in range(TABLES)]
+FLOAT = 4  # bytes
+
+
+def zipf_ids(rows: int, *, batches: int) -> list[Tensor]:
+    """(TABLES, SAMPLES * POOLING) rows each; common ids are anywhere in the table."""
+    places = np.random.default_rng(0).permutation(rows)
+    shape = TABLES, SAMPLES * POOLING
+    drawn = (np.random.default_rng((1, n)).zipf(1.1, shape) for n in range(batches))
+    return [torch.from_numpy(places[(ids - 1) % rows]) for ids in drawn]
+
+
+def copy_bytes_per_s(*, megabytes: int = 512, repeats: int = 7) -> float:
+    """Bytes read and written a second by a copy in main memory."""
+    source = torch.ones(megabytes << 18)
+    target = torch.empty_like(source)
+    seconds = []
+    for _ in range(repeats):
+        begin = perf_counter()
+        target.copy_(source)
+        seconds.append(perf_counter() - begin)
+    return 2 * FLOAT * source.numel() / median(seconds)
+
+
+def traffic(ids: Sequence[Tensor]) -> float:
+    """Bytes of rows that a step has to move: one read a lookup, a read and a write a distinct row;
+    mean of the batches."""
+    distinct = sum(len(of_table.unique()) for batch in ids for of_table in batch) / len(ids)
+    return FLOAT * DIM * (TABLES * SAMPLES * POOLING + 2 * distinct)
+
+
+def plain_step(rows: int, ids: Sequence[Tensor]) -> Callable[[], float]:
+    """A step by torch alone."""
+    tables = nn.ModuleList(nn.EmbeddingBag(rows, DIM, sparse=True, mode="sum") for _ in FEATURES)
+    optimizer = torch.optim.SGD(tables.parameters(), lr=1e-3)
+    offsets = torch.arange(0, SAMPLES * POOLING, POOLING)
+    source = cycle(ids)
+
+    def step() -> float:
+        batch = next(source)
+        begin = perf_counter()
+        optimizer.zero_grad()
+        pooled = [table(own, offsets) for table, own in zip(tables, batch, strict=True)]
+        torch.cat(pooled, dim=1).sum().backward()
+        optimizer.step()
+        return perf_counter() - begin
+
+    return step
+
+
+class Pooled(nn.Module):
+    """The sum of all pooled rows."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.ebc = EmbeddingBagCollection(
+            device=torch.device("meta"),
+            tables=[
+                EmbeddingBagConfig(
+                    name=f"t_{name}", embedding_dim=DIM, num_embeddings=rows, feature_names=[name]
+                )
+                for name in FEATURES
+            ],
+        )
+
+    def forward(self, features: KeyedJaggedTensor) -> Tensor:
+        """-> ()"""
+        pooled = self.ebc(features)
+        return torch.cat([pooled[name] for name in FEATURES], dim=1).sum()
+
+
+def fused_step(runtime: Runtime, rows: int, ids: Sequence[Tensor]) -> Callable[[], float]:
+    """A step by the kernels that update rows inside backward."""
+    dmp, optimizer = shard(
+        Pooled(rows),
+        runtime.device,
+        batch_size=SAMPLES,
+        sparse_optimizer="sgd",
+        sparse_lr=1e-3,
+        dense_optimizer=lambda named: torch.optim.SGD([p for _, p in named], lr=1e-3),
+        default="table_wise",
+    )
+    lengths = torch.full((TABLES * SAMPLES,), POOLING)
+    source = cycle(KeyedJaggedTensor(FEATURES, batch.reshape(-1), lengths=lengths) for batch in ids)
+
+    def step() -> float:
+        batch = next(source)
+        begin = perf_counter()
+        optimizer.zero_grad()
+        dmp(batch).backward()
+        optimizer.step()
+        return perf_counter() - begin
+
+    return step
+
+
+def measure(*, rows: int, repeats: int) -> dict[str, Any]:
+    """Both ways in turn, on the same ids."""
+    ids = zipf_ids(rows, batches=DISTINCT_BATCHES)
+    with start() as runtime:
+        ways = [plain_step(rows, ids), fused_step(runtime, rows, ids)]
+        (plain, fused), seconds = in_turn(ways, repeats=repeats)
+    bandwidth = copy_bytes_per_s()
+    return {
+        "tables": TABLES,
+        "rows": rows,
+        "dim": DIM,
+        "samples": SAMPLES,
+        "ids_a_bag": POOLING,
+        "plain_ms": 1e3 * plain,
+        "fused_ms": 1e3 * fused,
+        "ratio": plain / fused,
+        "copy_gb_per_s": bandwidth / 1e9,
+        "table_gb_per_s": traffic(ids) / fused / 1e9,
+        "share_of_copy": traffic(ids) / fused / bandwidth,
+        "spread": [spread(column) for column in seconds],
+    }
