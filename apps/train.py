@@ -56,21 +56,37 @@ def batches(assembly: Assembly, start_step: int) -> Iterator[FLMBatch]:
     )
 
 
+def go_on(assembly: Assembly, folder: Path) -> int | None:
+    """Load the newest checkpoint in a run's folder of them that is as it was written, and say so
+    where it isn't the last; -> steps done, None when the folder holds none."""
+    steps, is_first = assembly.config.train.steps, assembly.runtime.rank == 0
+    last, damaged = checkpoint.newest_good(folder)
+    if last is None:
+        if not damaged:
+            return None
+        raise UserError(
+            f"--resume: {damaged[0]}, and there is no earlier one that is as it was written; "
+            "allowed: another folder, to begin anew"
+        )
+    assembly.check_data(last)
+    done = int(checkpoint.read_meta(last)["step"])
+    if done > steps:
+        raise UserError(
+            f"train.steps: {steps}, but {last} has done {done}; allowed: {done} or more"
+        )
+    checkpoint.load(last, assembly.dmp, assembly.optimizer, verified=True)
+    checkpoint.set_aside(folder, after=last)
+    if is_first:
+        for wrong in damaged:
+            print(f"warning: {wrong}; it is renamed to damaged-..., and an earlier one is taken")
+        print(f"resume from {last}")
+    return done
+
+
 def begin(assembly: Assembly, run: Path, *, resume: bool) -> int:
     """Load what training starts from; -> steps done."""
     config, is_first = assembly.config, assembly.runtime.rank == 0
-    last = checkpoint.latest(run / "checkpoints")
-    if resume and last is not None:
-        assembly.check_data(last)
-        done = int(checkpoint.read_meta(last)["step"])
-        if done > config.train.steps:
-            raise UserError(
-                f"train.steps: {config.train.steps}, but {last} has done {done}; "
-                f"allowed: {done} or more"
-            )
-        checkpoint.load(last, assembly.dmp, assembly.optimizer)
-        if is_first:
-            print(f"resume from {last}")
+    if resume and (done := go_on(assembly, run / "checkpoints")) is not None:
         return done
     if config.init is not None:
         source = checkpoint.latest(config.init / "checkpoints")
@@ -144,6 +160,7 @@ def run_training(assembly: Assembly, run: Path, *, resume: bool) -> dict[str, An
     first_step = begin(assembly, run, resume=resume)
     if assembly.runtime.rank == 0:
         dump_yaml(config, run / "config.yaml")
+    assembly.keep_layers_below()
     assembly.refresh_text(keep=True)
     log = RunLog(run, assembly.runtime.rank, train_config.steps, start=first_step)
     pipeline = train_pipeline(assembly.dmp, optimizer, assembly.runtime.device)
@@ -236,7 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "allowed: another folder, or --resume (with torchx: --resume true) to go on"
         )
     begin_time = time.perf_counter()
-    with start() as runtime:
+    with start(timeout=config.train.timeout) as runtime:
         assembly = assemble(config, runtime)
         entries = run_training(assembly, args.run, resume=args.resume)
         accuracy = masked_accuracy(assembly)

@@ -33,7 +33,7 @@ from flm_torchrec.training import checkpoint
 from flm_torchrec.training.runtime import Runtime, all_gather
 from flm_torchrec.training.sharding import shard
 from flm_torchrec.transfer import check_origin, moved, places
-from flm_torchrec.views.text_cache import text_vectors
+from flm_torchrec.views.text_cache import states_below, text_vectors
 
 T = TypeVar("T")
 
@@ -82,6 +82,26 @@ class Assembly:
                 view.hidden_vectors = self.encode(self.hidden_texts, keep=keep)
         fill_cold_items(self.model, self.dataset)
 
+    def keep_layers_below(self) -> None:
+        """Of an encoder whose last layers train, run those below once for all texts instead of in
+        each step; called by all ranks after weights are loaded."""
+        texts, view, text = self.collator.text, self.model.flm.text_view, self.config.views.text
+        if texts is None or view is None or text is None or text.mode != "last_n":
+            return
+        view.below = states_below(
+            view,
+            texts,
+            last=text.last,
+            folder=self._prepared,
+            rank=self.runtime.rank,
+            world_size=self.runtime.world_size,
+            gather=all_gather,
+        )
+
+    @property
+    def _prepared(self) -> Path:
+        return Location.of(self.config.data.home).made / "prepared"
+
     def encode(self, texts: Texts, *, keep: bool) -> Tensor:
         """(names, items, H) the vectors of texts as the encoder stands; called by all ranks."""
         view = self.model.flm.text_view
@@ -89,10 +109,11 @@ class Assembly:
         vectors = text_vectors(
             view,
             texts,
-            folder=Location.of(self.config.data.home).made / "prepared" if keep else None,
+            folder=self._prepared if keep else None,
             rank=self.runtime.rank,
             world_size=self.runtime.world_size,
             gather=all_gather,
+            known=texts is self.collator.text,
         )
         return vectors.to(self.runtime.device)
 

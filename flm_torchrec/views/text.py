@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from flm_torchrec.data.batch import MaskedText, TextRows
+from flm_torchrec.views.layers_below import StatesBelow, above, layers_of
 
 
 class TextView(nn.Module):
@@ -41,6 +42,8 @@ class TextView(nn.Module):
         self.hidden = hidden
         self.dim = dim
         self.names = tuple(names)
+        # Of all texts, where the layers below those that train are kept rather than run.
+        self.below: StatesBelow | None = None
         # A list: in a ModuleDict a text could not be called `type` or `items`.
         self.projections = nn.ModuleList(nn.Linear(hidden, dim) for _ in names)
         for projection in self.projections:
@@ -72,10 +75,14 @@ class TextView(nn.Module):
         """(W, H), the encoder's own token embeddings."""
         return cast(Any, self.encoder).get_input_embeddings().weight
 
-    def encode(self, tokens: Tensor, attention: Tensor) -> Tensor:
+    def encode(self, tokens: Tensor, attention: Tensor, row: Tensor | None = None) -> Tensor:
         """(K, S) -> (K, H) of length sqrt(H): the mean over the tokens, or the last of them, as
-        the cache holds it."""
-        states = self.token_states(tokens, attention)
+        the cache holds it. `row` (K,) names texts of which `below` may be kept."""
+        if row is None or self.below is None:
+            states = self.token_states(tokens, attention)
+        else:
+            given = self.below.padded(row, tokens.shape[1])
+            states = above(self.encoder, given, attention, last=self.below.last)
         weight = attention.to(states.dtype)
         if self.last_token:
             weight = weight * (weight.cumsum(1) == weight.sum(1, keepdim=True))
@@ -104,7 +111,8 @@ class TextView(nn.Module):
     def _rows(self, item: Tensor, text: TextRows, hidden: Tensor) -> tuple[Tensor, Tensor]:
         cached = torch.cat([self.vectors[:, item], self.hidden_vectors[:, hidden]], dim=1)
         if text.item.shape[0] > 0:
-            fresh = self.encode(text.tokens, text.attention)
+            row = self.below and self.below.row(text.name, item[text.item])
+            fresh = self.encode(text.tokens, text.attention, row)
             cached = cached.index_put((text.name, text.item), fresh)
         projected = zip(self.projections, cached, strict=True)
         return torch.stack([project(rows) for project, rows in projected]), (cached != 0).any(2)
@@ -119,7 +127,5 @@ def freeze(encoder: nn.Module, mode: Literal["frozen", "last_n", "full"], *, las
         return
     encoder.requires_grad_(False)
     if mode == "last_n":
-        lists = [module for module in encoder.modules() if isinstance(module, nn.ModuleList)]
-        layers = max(lists, key=len, default=nn.ModuleList())
-        for layer in layers[-last:]:
+        for layer in layers_of(encoder)[1][-last:]:
             layer.requires_grad_(True)

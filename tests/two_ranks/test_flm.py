@@ -95,3 +95,26 @@ def test_what_is_missing_on_one_rank_only_does_not_hang(
     assert torch.tensor(second).isfinite().all()
     if what == "labels":
         assert torch.tensor(second)[:, -2:].abs().sum() == 0
+
+
+def states_kept(runtime: Runtime, config: RunConfig) -> torch.Tensor:
+    assembly = assemble(config, runtime)
+    assembly.keep_layers_below()
+    view = assembly.model.flm.text_view
+    assert view is not None
+    assert view.below is not None
+    return view.below.states
+
+
+def test_two_ranks_keep_the_states_that_one_rank_does(
+    alone: Runtime, ranks: Ranks, ml100k: Path, encoder_folder: Path
+) -> None:
+    base = config(ml100k, encoder_folder).model_dump()
+    base["views"]["text"] |= {"mode": "last_n", "last": 1, "rows": 4}
+    run = RunConfig.model_validate(base)
+    # Files would be shared: what two ranks gather is looked at first.
+    first, second = ranks.run(states_kept, run)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    for file in (ml100k / "prepared").glob("below-*.npy"):
+        file.unlink()
+    torch.testing.assert_close(states_kept(alone, run), first, rtol=1e-4, atol=1e-5)
