@@ -7,6 +7,7 @@ dmp, optimizer = shard(
 
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -70,17 +71,19 @@ def shard(
     dense_optimizer: OptimizerFactory,
     constraints: Mapping[str, str] | None = None,
     default: str = "auto",
+    kernels: Mapping[str, str] | None = None,
 ) -> tuple[DistributedModelParallel, CombinedOptimizer]:
     """Spread `model`'s tables over the ranks; returns the model and the optimizer of all of it.
 
     `batch_size` is the rows of a table's KJT on one rank. `constraints` gives single tables their
     sharding type, `default` is that of the others ("auto": table-wise or row-wise, as planned).
+    `kernels` gives single tables their compute kernel; that of the others is planned.
     `dense_optimizer` is called with the names and parameters outside the tables that require
     gradients. Tables are updated inside backward, data-parallel ones by the same rule after it.
     Gradients are averaged over ranks everywhere: let a loss be a mean over the rank's own batch.
     """
     optimizer_class, settings = table_optimizer(sparse_optimizer, sparse_lr, device)
-    plan = _plan(model, device, batch_size, constraints or {}, default)
+    plan = _plan(model, device, batch_size, constraints or {}, default, kernels or {})
     tables = {name: placement.sharding_type for name, placement in _placements(plan)}
     for name, parameter in model.named_parameters():
         if tables.get(name, DATA_PARALLEL) != DATA_PARALLEL:
@@ -194,6 +197,7 @@ def _plan(
     batch_size: int,
     constraints: Mapping[str, str],
     default: str,
+    kernels: Mapping[str, str],
 ) -> ShardingPlan:
     tables = [
         config.name
@@ -206,13 +210,21 @@ def _plan(
         _check(f"sharding.{table}", kind, SHARDING_TYPES)
     _check("sharding.default", default, ("auto", *SHARDING_TYPES))
     kinds = {table: constraints.get(table, default) for table in tables}
+    types = {table: _AUTO if kind == "auto" else [kind] for table, kind in kinds.items()}
+    for table, kernel in kernels.items():
+        _check("kernels: table", table, tables)
+        offered = [Sharder().compute_kernels(kind, device.type) for kind in types[table]]
+        _check(f"kernels.{table}", kernel, list(dict.fromkeys(chain.from_iterable(offered))))
     planner = EmbeddingShardingPlanner(
         topology=topology(dist.get_world_size(), get_local_size(), device.type),
         batch_size=batch_size,
         storage_reservation=FixedPercentageStorageReservation(_RESERVED),
         constraints={
-            table: ParameterConstraints(sharding_types=_AUTO if kind == "auto" else [kind])
-            for table, kind in kinds.items()
+            table: ParameterConstraints(
+                sharding_types=of_table,
+                compute_kernels=[kernels[table]] if table in kernels else None,
+            )
+            for table, of_table in types.items()
         },
         debug=False,
     )

@@ -1,0 +1,288 @@
+"""The parts of the sharding benchmark's page, each chart with its numbers beside."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from flm_benchmarks.sharding.cells import (
+    FIGURES,
+    REASONS,
+    SETTING,
+    figure_cells,
+    measured,
+    reasons,
+    setting_cells,
+    short,
+    step_time,
+)
+from flm_benchmarks.sharding.lines import Line, busy, machine_key, plan_name, ranks_of
+from flm_benchmarks.sharding.plot import Place, plot, series_keys
+from flm_benchmarks.sharding.point import ABLATION
+
+from flm_torchrec.evaluation.charts import bars, grid
+from flm_torchrec.evaluation.page import Markup, bold, legend, section, subtitle, table
+
+Cases = Mapping[str, Sequence[Line]]
+FEW = 30  # repeats below which a percentile says little
+
+
+def cases(lines: Sequence[Line], *, with_ranks: bool) -> dict[str, list[Line]]:
+    """Lines that differ in their plan alone, or also in the number of ranks, by their name."""
+    found: dict[str, dict[str, Any]] = {}
+    for line in measured(lines):
+        setting = line["setting"]
+        point = setting["point"]
+        name, _, _, *rest = setting_cells(line)
+        label = f"{name}, {rest[0]}, batch {rest[1]}, pooling {rest[2]}, {rest[3]} ids"
+        label += f", {ranks_of(line)}" if with_ranks else ""
+        what = {key: point[key] for key in ("dtype", "batch_size", "pooling", "ids")}
+        kept = [what, setting["tables"], setting["optimizer"], machine_key(line["machine"])]
+        if with_ranks:
+            kept.append(ranks_of(line))
+        group = found.setdefault(json.dumps(kept, sort_keys=True), {"label": label, "lines": []})
+        group["lines"].append(line)
+    named: dict[str, list[Line]] = {}
+    for group in found.values():
+        label, place = group["label"], 2
+        while label in named:  # other tables or another machine under the same words
+            label, place = f"{group['label']} ({place})", place + 1
+        named[label] = group["lines"]
+    return named
+
+
+def by_plan(lines: Sequence[Line]) -> Markup:
+    """Step time of each plan, the fastest first."""
+    figures, rows = [], []
+    for label, own in cases(lines, with_ranks=True).items():
+        ranked = sorted(own, key=_median)
+        values = [(_short_plan(line), _median(line)) for line in ranked]
+        figures.append(bars(label, "ms a step, median", values, ours=values[0][0]))
+        rows += [
+            [label, _short_plan(line), plan_name(line), step_time(line), _times(line, ranked[0])]
+            for line in ranked
+        ]
+    head = ["case", "bar", "plan", FIGURES[0], "of the fastest"]
+    return section("Step time by plan", grid(figures), table(head, rows, numbers=(3, 4)))
+
+
+def scaling(lines: Sequence[Line]) -> Markup:
+    """Samples/s of each plan over the world sizes that were measured."""
+    figures, rows = [], []
+    for label, own in cases(lines, with_ranks=False).items():
+        plans: dict[str, dict[int, Line]] = {}
+        for line in own:
+            plans.setdefault(plan_name(line), {})[line["setting"]["world_size"]] = line
+        several = {name: found for name, found in plans.items() if len(found) > 1}
+        series = {}
+        for name, found in several.items():
+            sizes = sorted(found)
+            first = _rate(found[sizes[0]]) / sizes[0]
+            series[name] = [
+                Place(size, _rate(found[size]), f"{name}, {ranks_of(found[size])}")
+                for size in sizes
+            ]
+            for size in sizes:
+                spread = found[size]["figures"]["samples_per_s"]
+                told = f"{short(spread['median'])} ({short(spread['p10'])}-{short(spread['p90'])})"
+                share = f"{_rate(found[size]) / size / first:.0%}"
+                rows.append([label, name, size, told, share])
+        if series:
+            axes = ("ranks", "samples/s")
+            figures += [plot(label, "same batch", series, axes=axes, is_joined=True), _keys(series)]
+    if not rows:
+        note = table((), [["No plan was measured at more than one number of ranks."]])
+        return section("Scaling by world size", note)
+    head = ["case", "plan", "ranks", "samples/s", "of linear"]
+    return section("Scaling by world size", grid(figures), table(head, rows, numbers=(2, 3, 4)))
+
+
+def predictions(lines: Sequence[Line]) -> Markup:
+    """The planner's step time against the one measured."""
+    found = [line for line in measured(lines) if line["figures"].get("predicted")]
+    found = [line for line in found if line["figures"]["predicted"]["step_ms"] > 0]
+    if not found:
+        return section("Predicted against measured", table((), [["Nothing was predicted."]]))
+    pairs = np.array([[_predicted(line), _median(line)] for line in found])
+    error = np.median(np.abs(pairs[:, 0] - pairs[:, 1]) / pairs[:, 1])
+    series: dict[str, list[Place]] = {}
+    for line in found:
+        place = Place(_predicted(line), _median(line), f"{plan_name(line)}, {step_time(line)} ms")
+        series.setdefault(line["setting"]["point"]["sharding"], []).append(place)
+    low, high = float(pairs.min()), float(pairs.max())
+    rows = []
+    for line in found:
+        ratio = f"{_predicted(line) / _median(line):.2g}x"
+        rows.append([*setting_cells(line), short(_predicted(line)), step_time(line), ratio])
+    remark = f"median relative error {error:.0%}, rank correlation {rank_correlation(pairs):.2f}"
+    axes = ("predicted ms", "measured ms")
+    diagonal = [(low, low), (high, high)]
+    return section(
+        "Predicted against measured",
+        grid([plot("Step time", remark, series, axes=axes, limit=diagonal), _keys(series)]),
+        table([*SETTING, "predicted ms", FIGURES[0], "predicted / measured"], rows),
+    )
+
+
+def rank_correlation(pairs: np.ndarray) -> float:
+    """Spearman's, of (n, 2); ties share the mean of their ranks; 0 where a column is constant."""
+    ranks = np.stack([_ranks(column) for column in pairs.T])
+    if len(pairs) < 2 or (ranks.std(axis=1) == 0).any():
+        return 0.0
+    return float(np.corrcoef(ranks)[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[group]
+
+
+def roofline(lines: Sequence[Line]) -> Markup:
+    """Table traffic against the speed at which this machine copies memory."""
+    found = measured(lines)
+    series: dict[str, list[Place]] = {}
+    rows = []
+    for line in found:
+        figures = line["figures"]
+        speed, share = figures["table_bytes_per_s"], figures["share_of_copy"]
+        series.setdefault(line["setting"]["point"]["sharding"], []).append(
+            Place(figures["table_bytes"], speed["median"] / 1e9, plan_name(line))
+        )
+        cells = [
+            short(figures["table_bytes"] / 1e6),
+            _spread(speed, 1e-9),
+            _spread(figures["copy_bytes_per_s"], 1e-9),
+            f"{share['median']:.1%}",
+        ]
+        rows.append([*setting_cells(line), *cells])
+    moved = [line["figures"]["table_bytes"] for line in found]
+    ceiling = max(line["figures"]["copy_bytes_per_s"]["median"] for line in found) / 1e9
+    limit = [(min(moved), ceiling), (max(moved), ceiling)]
+    axes = ("bytes of table rows a step", "GB/s")
+    remark = f"copying memory reaches {ceiling:.2f} GB/s"
+    head = [*SETTING, "MB a step", "table GB/s", "copy GB/s", "of copy speed"]
+    return section(
+        "Roofline: table traffic under the speed of copying",
+        grid([plot("Table traffic", remark, series, axes=axes, limit=limit), _keys(series)]),
+        table(head, rows),
+    )
+
+
+def ablation(lines: Sequence[Line]) -> Markup:
+    """What each optimisation adds to those before it, also where it adds nothing."""
+    body = []
+    for label, own in cases(lines, with_ranks=True).items():
+        found = {plan_name(line): line for line in own}
+        steps = [(name, found.get(" ".join(plan))) for name, *plan in ABLATION]
+        if sum(line is not None for _, line in steps) < 2:
+            continue
+        rows, before, first = [], None, None
+        for name, line in steps:
+            if line is None:
+                rows.append([name, "not measured", None, None])
+                continue
+            gains = [None if other is None else _times(other, line) for other in (before, first)]
+            rows.append([name, step_time(line), *gains])
+            before, first = line, first or line
+        values = [(name, _median(line)) for name, line in steps if line is not None]
+        head = ["", FIGURES[0], "faster than the row above", "than the first"]
+        body += [
+            subtitle(label),
+            grid([bars(label, "ms a step, median", values)]),
+            table(head, rows, numbers=(1, 2, 3)),
+        ]
+    if not body:
+        body = [table((), [["Too few of its steps were measured; --ablation measures them."]])]
+    return section("What each optimisation adds", *body)
+
+
+def everything(lines: Sequence[Line]) -> Markup:
+    """Every figure of every line."""
+    rows = [setting_cells(line) + figure_cells(line) for line in measured(lines)]
+    return section("All figures", table([*SETTING, *FIGURES], rows))
+
+
+def without_figures(lines: Sequence[Line]) -> Markup:
+    """What could not be measured, and why."""
+    rows = reasons(lines) or [["everything was measured", "", "", ""]]
+    return section("Not measured", table(REASONS, rows, numbers=(2,)))
+
+
+def circumstances(lines: Sequence[Line]) -> list[Markup]:
+    """Machines, versions, repeats and tables."""
+    machines = {machine_key(line["machine"]): line for line in lines}
+    body = []
+    for line in machines.values():
+        facts = {**line["machine"], **line["versions"]}
+        body.append(table((), facts.items()))
+    repeats = sorted({line["setting"]["steps"] for line in lines})
+    notes = [["repeats of a figure", repeats], ["first line", lines[0]["time"]]]
+    if repeats[0] < FEW:
+        notes.append([bold("few repeats"), f"below {FEW} the percentiles say little"])
+    if remark := busy(lines):
+        notes.append([bold("busy"), remark])
+    tables = {
+        f"{line['setting']['name']} {json.dumps(line['setting']['tables'])}": line for line in lines
+    }
+    rows = [
+        [line["setting"]["name"], each["name"], each["rows"], each["dim"], each["pooling"]]
+        for line in tables.values()
+        for each in line["setting"]["tables"]
+    ]
+    return [
+        section("Machine and versions", *body, table((), notes)),
+        section(
+            "Tables",
+            table(["of", "table", "rows", "width", "ids a bag"], rows, numbers=(2, 3, 4)),
+        ),
+    ]
+
+
+def _keys(series: Mapping[str, Sequence[Place]]) -> Markup:
+    return legend("", series_keys(series))
+
+
+def _spread(values: Mapping[str, float], factor: float) -> str:
+    middle, low, high = (short(factor * values[name]) for name in ("median", "p10", "p90"))
+    return f"{middle} ({low}-{high})"
+
+
+def _median(line: Line) -> float:
+    return line["figures"]["step"]["median_ms"]
+
+
+def _times(line: Line, other: Line) -> str:
+    return f"{_median(line) / _median(other):.2f}x"
+
+
+def _predicted(line: Line) -> float:
+    return line["figures"]["predicted"]["step_ms"]
+
+
+def _rate(line: Line) -> float:
+    return line["figures"]["samples_per_s"]["median"]
+
+
+_SHORT = {
+    "data_parallel": "dp",
+    "table_wise": "tw",
+    "column_wise": "cw",
+    "row_wise": "rw",
+    "table_row_wise": "twrw",
+    "table_column_wise": "twcw",
+    "grid_shard": "grid",
+    "fused_uvm": "uvm",
+    "fused_uvm_caching": "cache",
+    "key_value": "kv",
+    "fused_sparse_dist": "fsd",
+    "semi_sync": "semi",
+    "prefetch": "pre",
+    **dict.fromkeys(("dense", "fused", "sparse_dist"), ""),  # the usual ones
+}
+
+
+def _short_plan(line: Line) -> str:
+    """Short enough for a chart, and told in full in the table below."""
+    point = line["setting"]["point"]
+    parts = [point["sharding"], point["kernel"], point["pipeline"]]
+    return " ".join(filter(None, (_SHORT.get(part, part) for part in parts)))

@@ -1,0 +1,126 @@
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flm_benchmarks.sharding.lines import read_lines
+from flm_benchmarks.sharding.markdown import as_markdown
+from flm_benchmarks.sharding.plot import Place, plot, series_keys
+from flm_benchmarks.sharding.report import main
+from flm_benchmarks.sharding.sections import rank_correlation
+from sharding_lines import line, write
+
+from flm_torchrec.errors import UserError
+
+LINES = [
+    line("data_parallel", kernel="dense", pipeline="base", seconds=0.04),
+    line("table_wise", pipeline="base", seconds=0.02),
+    line("table_wise", seconds=0.01),
+    line("auto", seconds=0.01),
+    line("row_wise", status="failed"),
+]
+
+
+class Balanced(HTMLParser):
+    """Fails where a tag is closed that is not the last one opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_of_several_jobs_has_every_chart_with_its_numbers(tmp_path: Path) -> None:
+    two = write(tmp_path / "two.jsonl", LINES)
+    one = write(tmp_path / "one.jsonl", [line("table_wise", world_size=1, seconds=0.015)])
+    assert main([str(one), str(two), "--out", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    reader = Balanced()
+    reader.feed(page)
+    assert reader.open == []
+    for head in (
+        "Step time by plan",
+        "What each optimisation adds",
+        "Scaling by world size",
+        "Predicted against measured",
+        "Roofline",
+        "All figures",
+        "Not measured",
+        "Machine and versions",
+        "Tables",
+    ):
+        assert f"<h2>{head}" in page
+    assert "2.00x" in page  # fused tables against dense ones
+    assert "4.00x" in page  # and all against the first
+    assert "1.00x" in page  # what adds nothing is told too
+    assert "RuntimeError: out of memory" in page
+    assert "failed on rank 1" in page
+    assert "copying memory reaches 1.00 GB/s" in page
+    assert "median relative error 50%" in page
+    assert "src=" not in page  # self-contained
+    assert "href=" not in page
+
+
+def test_the_last_of_equal_lines_counts(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path / "a.jsonl", [line(seconds=0.5), line(seconds=0.01)])
+    assert main([str(file)]) == 0
+    assert capfd.readouterr().out.count("table_wise fused sparse_dist") == 1
+
+
+def test_the_page_of_failures_alone_tells_them(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", [line(status="failed")])
+    assert main([str(file), "--out", str(tmp_path / "page.html")]) == 0
+    assert "out of memory" in (tmp_path / "page.html").read_text()
+
+
+def test_markdown_has_a_row_a_line_and_each_reason_once() -> None:
+    told = as_markdown([*LINES, line("grid_shard", status="failed")])
+    assert told.count("| small | 2 |") == 4
+    assert told.count("RuntimeError: out of memory") == 1
+    assert "| failed on rank 1 | 2 |" in told
+    assert "busy" not in told
+    assert "Beware: the machine was busy" in as_markdown([{**line(), "load": 4.0}])
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "line 1: is not JSON"),
+        ('{"benchmark": "dlrm"}', "line 1: is no line of the benchmark 'sharding'"),
+        ('{"benchmark": "sharding", "schema": 0}', "line 1: schema 0; this version reads 1"),
+    ],
+)
+def test_a_line_of_another_kind_is_named(content: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(content)
+    with pytest.raises(UserError, match=told):
+        read_lines(tmp_path / "a.jsonl")
+
+
+def test_an_empty_file_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([str(write(tmp_path / "a.jsonl", []))]) == 2
+    assert "hold no line" in capfd.readouterr().err
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    values = np.array([1.0, 2.0, 2.0, 5.0])
+    assert rank_correlation(np.stack([values, values**3], 1)) == pytest.approx(1)
+    assert rank_correlation(np.stack([values, -values], 1)) == pytest.approx(-1)
+    assert rank_correlation(np.stack([values, np.ones(4)], 1)) == 0
+
+
+def test_a_plot_of_one_point_stands_within_its_frame() -> None:
+    drawn = plot("one", "", {"a": [Place(1, 5, "it")]}, axes=("x", "y"))
+    assert 'cx="62.0"' in drawn
+    assert "nan" not in drawn
+
+
+def test_more_series_than_colours_are_told_apart() -> None:
+    keys = series_keys({str(place): [] for place in range(8)})
+    assert len(set(keys)) == 8
+    assert keys[6] == ("group-0", "6 (ringed)")
