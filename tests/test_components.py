@@ -10,7 +10,7 @@ from torchx.specs.builders import materialize_appdef
 from torchx.specs.finder import get_components
 
 from flm_torchrec import components
-from flm_torchrec.components import ComponentError
+from flm_torchrec.torchx_job import ComponentError
 
 OURS = ("pretrain", "finetune", "evaluate", "recommend", "embed", "bench_sharding")
 
@@ -68,6 +68,11 @@ def test_pretrain_starts_the_training_app_under_torchrun():
         ),
         ("embed", ["--run", "r", "--out", "o"], "flm_apps.embed --run r --out o"),
         ("bench_sharding", ["--", "--x", "1"], "flm_benchmarks.sharding.run --x 1"),
+        (
+            "bench_sharding",
+            ["--preset", "equal", "--", "--x", "1"],
+            "flm_benchmarks.sharding.run --preset equal --x 1",
+        ),
     ],
 )
 def test_components_start_their_module(name, args, started):
