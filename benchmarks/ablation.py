@@ -84,19 +84,17 @@ def ablated(
     log: SplitLog,
     *,
     parts: Mapping[str, Mapping[str, Any]],
-    base: Mapping[str, Any],
     seeds: Sequence[int],
     out: Path,
     until: float,
 ) -> list[dict[str, Any]]:
-    """Train `base` with each of `parts` set otherwise, FULL first; -> a record each."""
+    """Train with each of `parts` set otherwise, FULL first; -> a record each."""
     found: dict[str, list[dict[str, Any]]] = {}
     for name, changed in {FULL: {}, **parts}.items():
         found[name] = []
         for seed in seeds:
             file = out / f"{name}.{seed}.json"
-            setting = {**base, **changed}
-            found[name].append(unit(file, runs, data, log, setting, seed, until=until))
+            found[name].append(unit(file, runs, data, log, changed, seed, until=until))
     return [record(name, told, found[FULL]) for name, told in found.items()]
 
 

@@ -32,7 +32,7 @@ from flm_benchmarks.ours import CONFIGS, SETTINGS, variants_of
 from flm_benchmarks.peers.measured import EARLIER, measured
 from flm_benchmarks.peers.split_log import SplitLog
 from flm_benchmarks.peers.splits import write_splits
-from flm_benchmarks.peers.units import GRID, OUT_OF_TIME, SEEDS, OutOfTimeError, settings
+from flm_benchmarks.peers.units import GRID, OUT_OF_TIME, SEEDS, OutOfTimeError
 from flm_benchmarks.runs import Runs
 from flm_benchmarks.verdicts import as_text, bounds_of, contests
 
@@ -193,7 +193,6 @@ def ablation(at: Place) -> tuple[list[dict], list[dict]]:
         split.parent.parent,
         SplitLog.read(split),
         parts=told["ablation"],
-        base=settings(told["ranking"]["flm"] or {}, quick=True)[0],
         seeds=SEEDS[:1] if at.quick else SEEDS,
         out=out,
         until=at.until,

@@ -199,8 +199,7 @@ def test_an_ablation_tells_what_is_gained_without_a_part(
     ranked: Mapping[str, Any], tmp_path: Path
 ) -> None:
     folder, log, runs = ranked["folder"], ranked["log"], ranked["runs"]
-    base = ranked["told"]["flm"]["chosen"]  # as trained already
-    given: dict[str, Any] = {"parts": {"without": {}}, "base": base, "seeds": [0]}
+    given: dict[str, Any] = {"parts": {"without": {}}, "seeds": [0]}
     records = ablated(runs, folder, log, **given, out=tmp_path, until=np.inf)
     assert [row["name"] for row in records] == [FULL, "without"]
     for figure in ("ndcg@10", "log_likelihood"):
