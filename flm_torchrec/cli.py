@@ -20,6 +20,7 @@ _VERBS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "evaluate": ("evaluate", (), "rank the catalogue for the held-out events of a run"),
     "recommend": ("recommend", (), "write the top items of users, new ones too"),
     "embed": ("embed", (), "write the vectors of items, view by view, and of users"),
+    "checkpoint": ("checkpoint", (), "list, inspect, verify or reshard the checkpoints of a run"),
     "demo": ("demo", (), "the whole job on MovieLens-100K, on two ranks"),
     "bench-sharding": ("bench_sharding", (), "time a training step under each sharding type"),
 }

@@ -249,6 +249,7 @@ class TrainConfig(Strict):
     keep: Positive = 2  # checkpoints
     log_every: Positive = 10  # steps
     validate_every: Count = 0  # steps; 0: not while training
+    timeout: Positive = 1800  # seconds that a rank waits for another before it gives up
 
 
 class RunConfig(Strict):

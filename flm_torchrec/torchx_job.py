@@ -60,6 +60,8 @@ def job(
     # Port 0 is a free port; it is enough where one agent starts all processes. `$$` is a `$` that
     # TorchX leaves to the shell: schedulers that don't set the variable for rank 0 run on it.
     rendezvous = f"$${{{macros.rank0_env}:=localhost}}:{_PORT}" if nodes > 1 else "localhost:0"
+    # Agents that share a store would meet restarted ranks at the addresses of those before them.
+    restarts = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"} if nodes > 1 and max_retries else {}
     # The environment that submits is the one that runs, activated or not; where it does not exist
     # (in a container), PATH decides.
     here = shlex.quote(str(Path(sys.executable).parent)).replace("$", "$$")
@@ -67,6 +69,7 @@ def job(
     command = (
         f'PATH={here}:"$$PATH" torchrun --rdzv_backend c10d --rdzv_endpoint "{rendezvous}"'
         f" --rdzv_id {macros.app_id} --nnodes {nodes} --nproc_per_node {processes}"
+        f" --max_restarts {max_retries}"  # of its processes; a machine's are the scheduler's
         f" --tee 3 --role '' -m -- {module} " + shlex.join(args).replace("$", "$$")
     )
     role = specs.Role(
@@ -76,7 +79,7 @@ def job(
         entrypoint="bash",
         args=["-c", command],
         # A rank sets its threads itself; without a number torchrun warns that it chose one.
-        env={"LOGLEVEL": "WARNING", "OMP_NUM_THREADS": "1", **(env or {})},
+        env={"LOGLEVEL": "WARNING", "OMP_NUM_THREADS": "1", **restarts, **(env or {})},
         resource=specs.Resource(cpu=cpu or processes, gpu=gpu, memMB=memory_mb or 4096 * processes),
         port_map={"c10d": _PORT},
         max_retries=max_retries,

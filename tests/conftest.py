@@ -33,6 +33,14 @@ def ranks() -> Iterator[Ranks]:
     pool.stop()
 
 
+@pytest.fixture(scope="session")
+def four_ranks() -> Iterator[Ranks]:
+    """Four gloo ranks, two on each of two machines, as far as TorchRec knows."""
+    pool = Ranks(world_size=4, local_world_size=2)
+    yield pool
+    pool.stop()
+
+
 @pytest.fixture
 def alone() -> "Iterator[Runtime]":
     """A job of one rank in this process."""

@@ -45,6 +45,7 @@ def test_every_verb_has_an_app(verb):
         "from flm_torchrec.cli import main; main(['--help'])",
         "import flm_apps.doctor",
         "import flm_apps.data",
+        "import flm_apps.checkpoint",
         "import flm_torchrec.components",
     ],
 )

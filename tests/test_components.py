@@ -95,6 +95,13 @@ def test_environment_resources_and_retries_reach_the_role():
     assert role.max_retries == 3
 
 
+def test_the_processes_of_a_job_are_restarted_as_often_as_it_may_be_retried():
+    words = command(component("pretrain", "--max_retries", "2"))
+    assert words[words.index("--max_restarts") + 1] == "2"
+    several = component("pretrain", "-j", "2x1", "--max_retries", "1").roles[0]
+    assert several.env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"
+
+
 def test_a_job_that_may_be_retried_resumes():
     assert "--resume" in command(component("pretrain", "--max_retries", "1"))
     assert "--resume" in command(component("pretrain", "--resume", "True"))

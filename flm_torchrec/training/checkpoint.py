@@ -3,8 +3,8 @@
     folder/step-00001000/  .metadata, *.distcp   written by all ranks (torch's DCP)
                            meta.json             the marker: the folder is whole
 
-Every function but `latest` is called by all ranks, on one file system. Learning rates aren't in a
-checkpoint: whoever schedules them sets them by the step.
+All ranks call `save`, `newest_good`, `load` and `load_matching`, on one file system. Learning rates
+aren't in a checkpoint: whoever schedules them sets them by the step.
 
 Example:
     checkpoint.save(folder, 1000, dmp, optimizer, keep=2, meta={})
@@ -17,25 +17,43 @@ import shutil
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
-from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
-from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.optim.keyed import CombinedOptimizer
 
 from flm_torchrec.errors import UserError
 from flm_torchrec.files import atomic_file, sync
+from flm_torchrec.training import convert
+from flm_torchrec.training.markers import (
+    MARKER,
+    SCHEMA_VERSION,
+    latest,
+    read_marker,
+    read_meta,
+    step_folders,
+    steps,
+)
+from flm_torchrec.training.sharding import describe_plan
 from flm_torchrec.training.state import check_shapes, entry_shapes, sharded_state
+from flm_torchrec.training.stored import as_written, check_files, find_damage, read, write
 
-SCHEMA_VERSION = 1
-MARKER = "meta.json"
+__all__ = [
+    "MARKER",
+    "Matched",
+    "latest",
+    "load",
+    "load_matching",
+    "newest_good",
+    "read_meta",
+    "save",
+    "set_aside",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +62,6 @@ class Matched:
 
     loaded: list[str]
     fresh: list[str]
-
-
-def latest(folder: Path | str) -> Path | None:
-    """The whole checkpoint of the highest step in `folder`, if there is one."""
-    steps = _steps(Path(folder))
-    return steps[max(steps)] if steps else None
 
 
 def save(
@@ -68,56 +80,98 @@ def save(
     folder = Path(folder)
     target = folder / f"step-{step:08d}"
     aside = folder / f".{target.name}.tmp"
-    earlier = _steps(folder)
+    earlier = steps(folder)
     if any(other > step for other in earlier):
         raise UserError(
             f"{folder}: holds {earlier[max(earlier)].name}, of a run that went further than "
             f"step {step}; allowed: another folder, or going on from there"
         )
     state = sharded_state(dmp, optimizer)
+    widths = convert.column_widths(state["model"])
     marker = {
         "schema": SCHEMA_VERSION,
         "step": step,
         "meta": dict(meta),
         "shapes": entry_shapes(state),
+        "saved_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "world_size": dist.get_world_size(),
+        "plan": describe_plan(dmp),
+        "column_widths": {name: own for name, own in widths.items() if len(own) > 1},
     }
     if dist.get_rank() == 0:
         for remains in folder.glob(".step-*.tmp"):
             shutil.rmtree(remains)
         aside.mkdir(parents=True)
     dist.barrier()
-    try:
-        dcp_save(state, storage_writer=FileSystemWriter(aside))
-    except CheckpointException as error:  # a BaseException
-        raise RuntimeError(f"checkpoint {target}: can't write {_first_cause(error)}") from error
+    # An optimizer without state, such as SGD, has an empty entry a table.
+    kept = {name: values for name, values in state["optimizer"].items() if values}
+    sha256 = write(aside, state | {"optimizer": kept})
     if dist.get_rank() == 0:
+        marker["files"] = as_written(aside, sha256)
         with atomic_file(aside / MARKER) as file:
             file.write_text(json.dumps(marker, indent=1), encoding="utf-8")
         _put_in_place(aside, target)
-        for _, path in sorted(_steps(folder).items())[:-keep]:
+        for path in list(steps(folder).values())[:-keep]:
             shutil.rmtree(path)
     dist.barrier()
 
 
-def read_meta(path: Path | str) -> dict[str, Any]:
-    """What `save` was given as `meta` for the checkpoint at `path`, and "step"."""
-    marker = _read_marker(Path(path))
-    return {**marker["meta"], "step": marker["step"]}
+def newest_good(folder: Path | str) -> tuple[Path | None, list[str]]:
+    """The checkpoint of the highest step in `folder` whose files are as they were written, and
+    what is wrong with those after it. Reads every file of a checkpoint once."""
+    found = []
+    for path in reversed(step_folders(folder).values()):
+        wrong = find_damage(path)
+        if wrong is None:
+            return path, found
+        found.append(f"checkpoint {path}: {wrong}")
+    return None, found
+
+
+def set_aside(folder: Path | str, *, after: Path) -> None:
+    """Rename the checkpoints of later steps than `after`, so that they are checkpoints no more."""
+    if dist.get_rank() == 0:
+        found = list(step_folders(folder).values())
+        for path in found[found.index(after) + 1 :]:
+            damaged = path.with_name(f"damaged-{path.name}")
+            shutil.rmtree(damaged, ignore_errors=True)
+            os.replace(path, damaged)
+    dist.barrier()
 
 
 def load(
-    path: Path | str, dmp: DistributedModelParallel, optimizer: CombinedOptimizer
+    path: Path | str,
+    dmp: DistributedModelParallel,
+    optimizer: CombinedOptimizer,
+    *,
+    verified: bool = False,
 ) -> dict[str, Any]:
     """Load the checkpoint at `path`; -> what `save` was given as `meta`, and "step".
 
-    Raises UserError, with nothing loaded, when it is of another schema, or has not exactly the
-    entries and shapes of this model and optimizer. The plan and the number of ranks may differ.
+    The plan and the number of ranks may differ: rank 0 says which optimizer state is converted for
+    it. Raises UserError, with nothing loaded, when the checkpoint is damaged (not looked for if it
+    is `verified`), of another schema, or has other entries and shapes than model and optimizer.
     """
     path = Path(path)
-    marker = _read_marker(path)
+    if not verified:
+        check_files(path)
+    marker = read_marker(path)
     state = sharded_state(dmp, optimizer)
-    check_shapes(f"checkpoint {path}", held=marker["shapes"], wanted=entry_shapes(state))
-    _read(path, state)
+    wanted = entry_shapes(state)
+    made = convert.conversions(
+        marker["shapes"],
+        wanted,
+        held_widths=marker.get("column_widths", {}),
+        widths=convert.column_widths(state["model"]),
+    )
+    held = convert.after_conversion(marker["shapes"], made)
+    check_shapes(f"checkpoint {path}", held=held, wanted=wanted)
+    asked = {"model": state["model"], "optimizer": convert.request(state["optimizer"], made)}
+    read(path, asked)
+    convert.fill(state["optimizer"], asked["optimizer"], made, step=marker["step"])
+    if dist.get_rank() == 0:
+        for one in made:
+            print(one.told(), flush=True)
     dmp.load_state_dict(OrderedDict(state["model"]))
     optimizer.load_state_dict({"state": state["optimizer"]})
     return {**marker["meta"], "step": marker["step"]}
@@ -138,7 +192,8 @@ def load_matching(
     is frozen alone, such as a pretrained encoder, is no result of training.
     """
     path = Path(path)
-    held = _read_marker(path)["shapes"]
+    check_files(path)
+    held = read_marker(path)["shapes"]
     model = dmp.state_dict()
     common, longer = {}, {}
     for name, value in model.items():
@@ -163,10 +218,10 @@ def load_matching(
             f"the model's first is {first} {list(model[first].size())}, "
             f"the checkpoint holds {held.get(f'model.{first}')} there"
         )
-    _read(path, {"model": common})
+    read(path, {"model": common})
     for name, value in longer.items():
         rows = {name: torch.empty(held[f"model.{name}"])}
-        _read(path, {"model": rows})
+        read(path, {"model": rows})
         _fill_first_rows(value, rows[name])
     # Of the same tensors; lets the kernels drop what they cached.
     dmp.load_state_dict(OrderedDict(model))
@@ -188,38 +243,6 @@ def _fill_first_rows(table: torch.Tensor, rows: torch.Tensor) -> None:
         (row, column), (_, width) = shard.metadata.shard_offsets, shard.metadata.shard_sizes
         own = rows[row : row + len(shard.tensor), column : column + width]
         shard.tensor[: len(own)].copy_(own)
-
-
-def _steps(folder: Path) -> dict[int, Path]:
-    """Step -> its whole checkpoint."""
-    return {
-        int(path.name.removeprefix("step-")): path
-        for path in folder.glob("step-*")
-        if path.name.removeprefix("step-").isdigit() and (path / MARKER).is_file()
-    }
-
-
-def _read_marker(path: Path) -> dict[str, Any]:
-    if not (path / MARKER).is_file():
-        raise UserError(f"checkpoint {path}: holds no {MARKER}, so no whole checkpoint is there")
-    marker = json.loads((path / MARKER).read_text(encoding="utf-8"))
-    if marker.get("schema") != SCHEMA_VERSION:
-        raise UserError(
-            f"checkpoint {path}: schema version {marker.get('schema')}; allowed: {SCHEMA_VERSION}"
-        )
-    return marker
-
-
-def _read(path: Path, state: dict[str, Any]) -> None:
-    try:
-        dcp_load(state, storage_reader=FileSystemReader(path))
-    except CheckpointException as error:  # a BaseException
-        raise UserError(f"checkpoint {path}: can't read {_first_cause(error)}") from error
-
-
-def _first_cause(error: CheckpointException) -> str:
-    rank, (cause, _) = min(error.failures.items())
-    return f"on rank {rank}: {type(cause).__name__}: {cause}"
 
 
 def _put_in_place(aside: Path, target: Path) -> None:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,14 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
-from torch._C._distributed_c10d import HashStore
+from torch._C._distributed_c10d import HashStore, PrefixStore, TCPStore
+from torch.distributed.rendezvous import rendezvous
 
 from flm_torchrec.errors import UserError
 from flm_torchrec.training.compat import silence_others
+from flm_torchrec.training.roll_call import RollCall
+
+TIMEOUT = 1800  # seconds; torch's own for gloo
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +44,11 @@ class Runtime:
 
 
 @contextmanager
-def start() -> Iterator[Runtime]:
+def start(*, timeout: float = TIMEOUT) -> Iterator[Runtime]:
     """Join the process group that torchrun's environment describes, or be a group of one.
 
+    A rank that waits for another for more than `timeout` seconds, or loses it, ends in a
+    RuntimeError that names it.
     Gloo on CPU, NCCL on GPU. Under torchrun the threads of a rank are its share of the cores that
     the job may use; alone they are torch's own choice, which OMP_NUM_THREADS overrules.
     """
@@ -61,23 +68,31 @@ def start() -> Iterator[Runtime]:
     threads = torch.get_num_threads()
     if "RANK" in os.environ:  # where torchrun has set OMP_NUM_THREADS to 1
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_world_size))
-    _join("nccl" if device.type == "cuda" else "gloo")
+    roll_call = _join("nccl" if device.type == "cuda" else "gloo", timedelta(seconds=timeout))
     try:
         yield Runtime(dist.get_rank(), local_rank, dist.get_world_size(), device)
+    except Exception as error:
+        if roll_call is not None and (told := roll_call.explain(error)) is not None:
+            raise RuntimeError(f"rank {dist.get_rank()} can't go on: {told}") from error
+        raise
     finally:
+        if roll_call is not None:
+            roll_call.stop()
         dist.destroy_process_group()
         torch.set_num_threads(threads)
 
 
-def _join(backend: str) -> None:
+def _join(backend: str, timeout: timedelta) -> RollCall | None:
     if "RANK" not in os.environ:
         # TorchRec asks the environment, and warns where it finds nothing.
         os.environ.setdefault("LOCAL_WORLD_SIZE", "1")
         # A store in memory takes no port, so any number of such runs live side by side.
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
-        return
+        return None
     try:
-        dist.init_process_group(backend)
+        store, rank, size = next(rendezvous("env://", timeout=timeout))
+        store = PrefixStore(_attempt(size), store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     except dist.DistNetworkError as error:
         if "EADDRINUSE" not in str(error) and "address already in use" not in str(error).lower():
             raise
@@ -86,6 +101,18 @@ def _join(backend: str) -> None:
             f"MASTER_PORT: {address} is in use by another program; choose a free port, "
             "or 0 with torchrun's --rdzv-endpoint"
         ) from error
+    if size == 1:
+        return None
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    own = TCPStore(*address, is_master=False, timeout=timedelta(seconds=10))
+    return RollCall(PrefixStore(f"{_attempt(size)} roll call", own), rank, size)
+
+
+def _attempt(world_size: int) -> str:
+    """Keeps ranks that were restarted from the addresses of those before them: the store of an
+    agent outlives its ranks. Several agents don't count alike, so there it has to be another."""
+    has_one_agent = os.environ.get("LOCAL_WORLD_SIZE") == str(world_size)
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if has_one_agent else "0"
 
 
 def all_gather(tensor: Tensor) -> Tensor:

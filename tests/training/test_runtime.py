@@ -3,6 +3,7 @@ import socket
 import pytest
 import torch
 import torch.distributed as dist
+from two_ranks.lost import lose
 from two_ranks.pool import Ranks
 
 from flm_torchrec.errors import UserError
@@ -59,3 +60,24 @@ def gradient(runtime: Runtime) -> list[float]:
 
 def test_the_gradient_of_what_is_gathered_is_the_sum_over_ranks(ranks: Ranks) -> None:
     assert ranks.run(gradient) == [[3.0, 6.0], [9.0, 12.0]]
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("killed", "rank 1 no longer answers: it was killed or stopped"),
+        ("stopped", "rank 1 no longer answers: it was killed or stopped"),
+        ("sleeps", "rank 1 is alive, but keeps the others waiting"),
+        ("fails", "rank 1 failed with ValueError: no such row"),
+    ],
+)
+def test_a_rank_that_is_lost_is_named_by_the_others(how: str, told: str) -> None:
+    assert lose(how, lost=1) == [
+        f"RuntimeError: rank {rank} can't go on: {told}" for rank in (0, 2)
+    ]
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_the_rank_that_keeps_the_store_is_named_too(how: str) -> None:
+    for told in lose(how, lost=0):
+        assert "the store of the job is gone, with rank 0" in told

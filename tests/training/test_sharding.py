@@ -3,13 +3,13 @@ from collections.abc import Callable
 import pytest
 import torch
 from two_ranks.pool import Ranks
-from two_ranks.toy import DENSE_LR, ROWS, SPARSE_LR, make, run
+from two_ranks.toy import DENSE_LR, ROWS, SPARSE_LR, WIDE, make, run
 from two_ranks.whole import whole_state
 
 from flm_torchrec.errors import UserError
 from flm_torchrec.training.optimizers import DenseOptimizer, scale_dense_lr, set_table_lr
 from flm_torchrec.training.runtime import Runtime
-from flm_torchrec.training.sharding import describe_plan, list_optimizers
+from flm_torchrec.training.sharding import SHARDING_TYPES, describe_plan, list_optimizers
 
 TABLES = {
     "users.ebc.embedding_bags.user.weight",
@@ -25,23 +25,27 @@ DENSE = {
 }
 
 
+@pytest.fixture(params=SHARDING_TYPES)
+def sharding(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def several(sharding: str, request: pytest.FixtureRequest) -> Ranks:
+    """Enough ranks for tables of the type to be split as it splits them."""
+    is_on_four = sharding in ("table_row_wise", "grid_shard")
+    return request.getfixturevalue("four_ranks" if is_on_four else "ranks")
+
+
 def optimizers_of(runtime: Runtime, sharding: str) -> dict[str, tuple[str, float]]:
-    return list_optimizers(*make(runtime, sharding))
+    return list_optimizers(*make(runtime, sharding, dim=WIDE))
 
 
-@pytest.mark.parametrize(
-    ("sharding", "of_tables"),
-    [
-        ("table_wise", "fused exact_row_wise_adagrad"),
-        ("row_wise", "fused exact_row_wise_adagrad"),
-        ("data_parallel", "RowWiseAdagrad"),
-    ],
-)
-def test_every_parameter_has_exactly_one_optimizer(
-    sharding: str, of_tables: str, ranks: Ranks
-) -> None:
-    found, same = ranks.run(optimizers_of, sharding)
-    assert found == same
+def test_every_parameter_has_exactly_one_optimizer(sharding: str, several: Ranks) -> None:
+    found, *others = several.run(optimizers_of, sharding)
+    assert all(other == found for other in others)
+    copied = sharding == "data_parallel"
+    of_tables = "RowWiseAdagrad" if copied else "fused exact_row_wise_adagrad"
     assert found.keys() == TABLES | DENSE
     for name, (kind, lr) in found.items():
         expected = (of_tables, SPARSE_LR) if name in TABLES else ("AdamW", DENSE_LR)
@@ -67,20 +71,29 @@ def test_the_dense_learning_rate_leaves_that_of_the_tables(alone: Runtime) -> No
         assert [found[name][1] for name in TABLES] == pytest.approx([SPARSE_LR] * len(TABLES))
 
 
-def tables_after(runtime: Runtime, sharding: str, lr: float) -> dict[str, bool]:
-    dmp, optimizer = make(runtime, sharding)
-    run(runtime, dmp, optimizer, steps=2)
-    before = whole_state(dmp, optimizer)
-    set_table_lr(optimizer, lr)
-    run(runtime, dmp, optimizer, start=2, steps=4)
-    after = whole_state(dmp, optimizer)
-    return {name: before[f"model.{name}"] != after[f"model.{name}"] for name in TABLES}
+def moves(runtime: Runtime, sharding: str, rates: list[float]) -> list[dict[str, torch.Tensor]]:
+    """How far SGD moves each table in its third step, by the rate that is set before it."""
+    found = []
+    for rate in rates:
+        dmp, optimizer = make(runtime, sharding, sparse_optimizer="sgd", dim=WIDE)
+        run(runtime, dmp, optimizer, steps=2)
+        before = whole_state(dmp, optimizer)
+        set_table_lr(optimizer, rate)
+        run(runtime, dmp, optimizer, start=2, steps=3)
+        after = whole_state(dmp, optimizer)
+        names = [f"model.{name}" for name in sorted(TABLES)]
+        found.append(
+            {name: torch.tensor(after[name]) - torch.tensor(before[name]) for name in names}
+        )
+    return found
 
 
-@pytest.mark.parametrize("sharding", ["table_wise", "row_wise", "data_parallel"])
-def test_tables_take_up_their_learning_rate(sharding: str, ranks: Ranks) -> None:
-    assert set(ranks.run(tables_after, sharding, 0.0)[0].values()) == {False}
-    assert set(ranks.run(tables_after, sharding, SPARSE_LR)[0].values()) == {True}
+def test_tables_move_by_the_rate_that_is_set(sharding: str, several: Ranks) -> None:
+    still, one, twice = several.run(moves, sharding, [0.0, SPARSE_LR, 2 * SPARSE_LR])[0]
+    for name in one:
+        assert not still[name].any(), name
+        assert one[name].abs().max() > 1e-5, name
+        torch.testing.assert_close(twice[name], 2 * one[name], rtol=1e-3, atol=1e-7)
 
 
 def test_auto_never_copies_a_table_to_every_rank(ranks: Ranks) -> None:

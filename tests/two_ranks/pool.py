@@ -1,4 +1,5 @@
-"""Two gloo workers that live as long as the pytest session: importing torchrec takes seconds."""
+"""Gloo workers that live as long as the pytest session: importing torchrec takes seconds, so that
+they are forked from one process that has."""
 
 import multiprocessing
 import os
@@ -9,11 +10,11 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-WORLD_SIZE = 2
 ROOT = str(Path(__file__).parents[2])
 
 
@@ -23,10 +24,35 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-class Ranks:
-    """Runs functions on all ranks of a process group of 2; a pool that went wrong is replaced."""
+def forking() -> ForkServerContext:
+    """Makes processes that have imported torchrec when they start."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["flm_torchrec.training.sharding"])
+    return context
 
-    def __init__(self, *, timeout_s: float = 120.0) -> None:
+
+def environment(rank: int, world_size: int, local_world_size: int, port: int) -> dict[str, str]:
+    """What torchrun would tell a rank."""
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank % local_world_size),
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_WORLD_SIZE": str(local_world_size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+
+
+class Ranks:
+    """Runs functions on all ranks of a process group; a pool that went wrong is replaced.
+
+    Every `local_world_size` ranks are on a machine of their own, as far as TorchRec knows.
+    """
+
+    def __init__(
+        self, *, world_size: int = 2, local_world_size: int = 2, timeout_s: float = 120.0
+    ) -> None:
+        self._world_size, self._local_world_size = world_size, local_world_size
         self._timeout_s = timeout_s
         self._workers: list[tuple[BaseProcess, Connection]] = []
 
@@ -60,11 +86,11 @@ class Ranks:
         self._workers = []
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        port = free_port()
-        for rank in range(WORLD_SIZE):
+        context, port = forking(), free_port()
+        for rank in range(self._world_size):
             ours, theirs = context.Pipe()
-            worker = context.Process(target=_work, args=(theirs, rank, port), daemon=True)
+            place = environment(rank, self._world_size, self._local_world_size, port)
+            worker = context.Process(target=_work, args=(theirs, place), daemon=True)
             worker.start()
             theirs.close()
             self._workers.append((worker, ours))
@@ -91,16 +117,9 @@ class Ranks:
         return replies
 
 
-def _work(pipe: Connection, rank: int, port: int) -> None:
+def _work(pipe: Connection, place: dict[str, str]) -> None:
     sys.path.insert(0, ROOT)
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(WORLD_SIZE),
-        "LOCAL_WORLD_SIZE": str(WORLD_SIZE),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
+    os.environ |= place
     from flm_torchrec.training.runtime import start
 
     with start() as runtime:

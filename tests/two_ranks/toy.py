@@ -20,6 +20,7 @@ from flm_torchrec.training.sharding import shard
 
 ROWS = {"user": 40, "age": 8, "item": 30}
 DIM = 8
+WIDE = 256  # numbers in a row that TorchRec splits into two column shards
 EDGES = 16  # of a step, over all ranks
 SPARSE_LR = 0.05
 DENSE_LR = 1e-2
@@ -41,17 +42,17 @@ class ToyBatch(TensorBatch):
 class Tower(nn.Module):
     """Tables, then a dense part with dropout."""
 
-    def __init__(self, features: list[str], *, dropout: float) -> None:
+    def __init__(self, features: list[str], *, dropout: float, dim: int = DIM) -> None:
         super().__init__()
         tables = [
             EmbeddingBagConfig(
-                name=name, embedding_dim=DIM, num_embeddings=ROWS[name], feature_names=[name]
+                name=name, embedding_dim=dim, num_embeddings=ROWS[name], feature_names=[name]
             )
             for name in features
         ]
         self.features = features
         self.ebc = EmbeddingBagCollection(tables=tables, device=torch.device("meta"))
-        self.dense = nn.Sequential(nn.Linear(DIM * len(features), DIM), nn.Dropout(dropout))
+        self.dense = nn.Sequential(nn.Linear(dim * len(features), DIM), nn.Dropout(dropout))
 
     def forward(self, features: KeyedJaggedTensor) -> Tensor:
         pooled = self.ebc(features)
@@ -79,10 +80,10 @@ class Losses(nn.Module):
 class Toy(nn.Module):
     """-> losses (2,), and the output: (losses (2,), scores (E,))."""
 
-    def __init__(self, *, dropout: float = 0.0) -> None:
+    def __init__(self, *, dropout: float = 0.0, dim: int = DIM) -> None:
         super().__init__()
-        self.users = Tower(["user", "age"], dropout=dropout)
-        self.items = Tower(["item"], dropout=dropout)
+        self.users = Tower(["user", "age"], dropout=dropout, dim=dim)
+        self.items = Tower(["item"], dropout=dropout, dim=dim)
         self.losses = Losses()
 
     def forward(self, batch: ToyBatch) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -143,10 +144,11 @@ def make(
     dropout: float = 0.0,
     sparse_optimizer: str = "rowwise_adagrad",
     constraints: Mapping[str, str] | None = None,
+    dim: int = DIM,
 ) -> tuple[DistributedModelParallel, CombinedOptimizer]:
     torch.manual_seed(7)
     return shard(
-        Toy(dropout=dropout) if model is None else model,
+        Toy(dropout=dropout, dim=dim) if model is None else model,
         runtime.device,
         batch_size=EDGES,
         sparse_optimizer=sparse_optimizer,
