@@ -30,9 +30,11 @@ from flm_torchrec.errors import UserError
 from flm_torchrec.retrieval import Retrieval
 from flm_torchrec.trainable import FLMTrain
 from flm_torchrec.training import checkpoint
+from flm_torchrec.training.markers import read_marker
 from flm_torchrec.training.runtime import Runtime, all_gather
 from flm_torchrec.training.sharding import shard
 from flm_torchrec.transfer import check_origin, moved, places
+from flm_torchrec.views.adapters import is_adapter, without_adapters
 from flm_torchrec.views.text_cache import states_below, text_vectors
 
 T = TypeVar("T")
@@ -129,7 +131,17 @@ class Assembly:
         by all ranks."""
         self.check_data(path, other=True)
         fresh = moved(checkpoint.read_meta(path), places(self.config, self.dataset))
-        return checkpoint.load_matching(path, self.dmp, grown=True, fresh=fresh)
+        shapes = {f"model.{name}": list(p.shape) for name, p in self.model.named_parameters()}
+        for entry, shape in read_marker(path)["shapes"].items():
+            is_of_model = entry.startswith("model.") and is_adapter(entry)
+            if is_of_model and shapes.get(entry) != shape:
+                raise UserError(
+                    f"init: {path} holds an adapter of its text encoder, {entry}, that this model "
+                    "has no place for; allowed: views.text with the mode and rank of that run"
+                )
+        return checkpoint.load_matching(
+            path, self.dmp, grown=True, fresh=fresh, known_as=without_adapters
+        )
 
 
 def first_rank_first(runtime: Runtime, work: Callable[[], T]) -> T:

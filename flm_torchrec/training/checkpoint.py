@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -183,32 +183,37 @@ def load_matching(
     *,
     grown: bool = False,
     fresh: Sequence[str] = (),
+    known_as: Callable[[str], str] = str,
 ) -> Matched:
     """Load what the checkpoint at `path` and the model have in common by name and shape.
 
     What begins with a name in `fresh` stays as it is. With `grown` tables may have more rows than
     the checkpoint's, which are their first then; every rank reads such a table whole. Buffers are
-    loaded too, but not listed. Raises UserError when no trainable parameter is common to both: what
+    loaded too, but not listed. A name that the checkpoint lacks may be `known_as` another there.
+    Raises UserError when no trainable parameter is common to both: what
     is frozen alone, such as a pretrained encoder, is no result of training.
     """
     path = Path(path)
     check_files(path)
     held = read_marker(path)["shapes"]
     model = dmp.state_dict()
-    common, longer = {}, {}
+    common, longer, found = {}, {}, set()
     for name, value in model.items():
         if name.startswith(tuple(fresh)):
             continue
-        shape = held.get(f"model.{name}")
+        there = name if f"model.{name}" in held else known_as(name)
+        shape = held.get(f"model.{there}")
         if isinstance(value, torch.Tensor) and shape == list(value.size()):
-            common[name] = value
+            common[there] = value
+            found.add(name)
         elif grown and isinstance(value, torch.Tensor) and _has_more_rows(value, shape):
-            longer[name] = value
+            longer[there] = value
+            found.add(name)
     buffers = {name for name, _ in dmp.named_buffers()}
     names = [name for name in model if name not in buffers]
     matched = Matched(
-        loaded=[name for name in names if name in common or name in longer],
-        fresh=[name for name in names if name not in common and name not in longer],
+        loaded=[name for name in names if name in found],
+        fresh=[name for name in names if name not in found],
     )
     frozen = {name for name, value in dmp.named_parameters() if not value.requires_grad}
     if not set(matched.loaded) - frozen:

@@ -38,3 +38,13 @@ def add_adapters(encoder: nn.Module, kind: Literal["lora", "adapter"], *, rank: 
             f"views.text.mode: {kind} can't be put into {type(encoder).__name__}; "
             f"allowed: last_n or full: {error}"
         ) from error
+
+
+def without_adapters(name: str) -> str:
+    """What a parameter of an encoder with adapters is called in one without."""
+    return name.replace(".base_layer.", ".")
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a parameter of that name is an adapter's."""
+    return ".lora_" in name or ".ia3_" in name
