@@ -22,6 +22,7 @@ _VERBS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "embed": ("embed", (), "write the vectors of items, view by view, and of users"),
     "checkpoint": ("checkpoint", (), "list, inspect, verify or reshard the checkpoints of a run"),
     "demo": ("demo", (), "the whole job on MovieLens-100K, on two ranks"),
+    "plan": ("plan", (), "place tables on a cluster that need not be here, and cost a step"),
     "bench-sharding": ("bench_sharding", (), "time a training step under each sharding type"),
 }
 

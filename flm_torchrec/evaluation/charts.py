@@ -49,8 +49,9 @@ def thinned(points: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:
     ]
 
 
-def curve(caption: str, points: Sequence[tuple[int, float]]) -> Markup:
-    """A line through (step, finite value), at least one, in the order of the steps."""
+def curve(caption: str, points: Sequence[tuple[int, float]], *, unit: str = "step") -> Markup:
+    """A line through (step, finite value), at least one, in the order of the steps; `unit` is what
+    the steps are."""
     steps, values = zip(*points, strict=True)
     low, high = min(values), max(values)
     across, up = (steps[-1] - steps[0]) or 1, (high - low) or 1.0
@@ -72,9 +73,10 @@ def curve(caption: str, points: Sequence[tuple[int, float]]) -> Markup:
     body += (
         f'<polyline class="curve" points="{line} {last[0]:.1f},{last[1]:.1f}"/>'
         f'<circle class="dot" cx="{last[0]:.1f}" cy="{last[1]:.1f}" r="4">'
-        f"<title>step {number(steps[-1])}: {number(values[-1])}</title></circle>"
+        f"<title>{text(unit)} {number(steps[-1])}: {number(values[-1])}</title></circle>"
         f'<text x="{_LEFT}" y="{bottom + 18}">{number(steps[0])}</text>'
-        f'<text x="{right}" y="{bottom + 18}" text-anchor="end">step {number(steps[-1])}</text>'
+        f'<text x="{right}" y="{bottom + 18}" text-anchor="end">'
+        f"{text(unit)} {number(steps[-1])}</text>"
     )
     return _figure(caption, f"last {number(values[-1])}", bottom + 24, body)
 

@@ -7,8 +7,8 @@ Example:
 A file names each table with its rows, width and mean number of ids a bag:
 
     tables:
-      items: {rows: 1_000_000, dim: 64, pooling: 20, features: [clicked, bought]}
-      users: {rows: 5_000_000, dim: 64}
+      item_ids: {rows: 1_000_000, dim: 64, pooling: 20, features: [clicked, bought]}
+      user_ids: {rows: 5_000_000, dim: 64}
 """
 
 from collections import Counter

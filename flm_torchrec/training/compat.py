@@ -2,9 +2,17 @@
 
 import logging
 import warnings
+from dataclasses import dataclass
 
 from torchrec.distributed.planner import Topology
 from torchrec.distributed.planner import types as planner_types
+from torchrec.distributed.planner.constants import (
+    BWD_COMPUTE_MULTIPLIER,
+    CROSS_NODE_BANDWIDTH,
+    DDR_MEM_BW,
+    HBM_MEM_BW,
+    INTRA_NODE_BANDWIDTH,
+)
 
 # Said by TorchRec's own calls into torch and into itself; no user can act on them.
 OTHERS_WARNINGS = (
@@ -32,13 +40,60 @@ def silence_others() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def topology(world_size: int, local_world_size: int, device_type: str) -> Topology:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """What is known of the machines of a plan; None leaves TorchRec's own figure."""
+
+    hbm: int | None = None  # bytes a rank
+    host_memory: int | None = None  # bytes a rank
+    hbm_bandwidth: float | None = None  # bytes/s of lookups
+    host_bandwidth: float | None = None  # bytes/s of lookups
+    intra_bandwidth: float | None = None  # bytes/s a rank within a host
+    inter_bandwidth: float | None = None  # bytes/s a rank between hosts
+    backward_multiplier: float | None = None  # time of a lookup's backward by that of its forward
+
+
+def topology(
+    world_size: int, local_world_size: int, device_type: str, hardware: Hardware | None = None
+) -> Topology:
     """The machines a planner plans for; 1.8 wants them from a factory that 1.6 does not have."""
+    known = hardware or Hardware()
+
+    def per_ms(value: float | None, usual: float) -> float:
+        """In bytes a millisecond, as TorchRec counts."""
+        return usual if value is None else value / 1000
+
+    hbm, host = per_ms(known.hbm_bandwidth, HBM_MEM_BW), per_ms(known.host_bandwidth, DDR_MEM_BW)
+    intra = per_ms(known.intra_bandwidth, INTRA_NODE_BANDWIDTH)
+    inter = per_ms(known.inter_bandwidth, CROSS_NODE_BANDWIDTH)
+    multiplier = known.backward_multiplier or BWD_COMPUTE_MULTIPLIER
     if not hasattr(planner_types, "TopologyFactory"):
         return Topology(
-            world_size=world_size, local_world_size=local_world_size, compute_device=device_type
+            world_size=world_size,
+            local_world_size=local_world_size,
+            compute_device=device_type,
+            hbm_cap=known.hbm,
+            ddr_cap=known.host_memory,
+            hbm_mem_bw=hbm,
+            ddr_mem_bw=host,
+            intra_host_bw=intra,
+            inter_host_bw=inter,
+            bwd_compute_multiplier=multiplier,
         )
     return planner_types.TopologyFactory.create_topology(
-        planner_types.TrainerConfig(world_size=world_size, local_world_size=local_world_size),
-        kernel_config=planner_types.KernelConfig(compute_device=device_type),
+        planner_types.TrainerConfig(
+            world_size=world_size,
+            local_world_size=local_world_size,
+            is_dry_run=hardware is not None,
+            dry_run_hbm_bytes=known.hbm,
+            dry_run_ddr_bytes=known.host_memory,
+        ),
+        hardware_config=planner_types.HardwareConfig(
+            hbm_mem_bw=hbm, ddr_mem_bw=host, intra_host_bw=intra, inter_host_bw=inter
+        ),
+        kernel_config=planner_types.KernelConfig(
+            compute_device=device_type,
+            bwd_compute_multiplier=multiplier,
+            use_hardware_based_bandwidth=hardware is not None,
+        ),
     )
