@@ -43,7 +43,7 @@ def pretrain(
         gpu: GPUs a machine
         memMB: main memory a machine, in MB; 0: 4096 a process
         env: environment variables of the job, A=1,B=2
-        max_retries: how often the scheduler starts a failed job again; it then resumes
+        max_retries: how often a failed job is started again; it then resumes
         image: container image or folder, for schedulers that use one
         mounts: mounts of the container, type=bind,src=/host,dst=/job
     """
@@ -88,7 +88,7 @@ def finetune(
         gpu: GPUs a machine
         memMB: main memory a machine, in MB; 0: 4096 a process
         env: environment variables of the job, A=1,B=2
-        max_retries: how often the scheduler starts a failed job again; it then resumes
+        max_retries: how often a failed job is started again; it then resumes
         image: container image or folder, for schedulers that use one
         mounts: mounts of the container, type=bind,src=/host,dst=/job
     """
