@@ -83,15 +83,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path("data/ml-100k"))
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--quick", action="store_true", help="two repeats, and no results written")
     args = parser.parse_args(argv)
+    repeats = 2 if args.quick else args.repeats
     parts = last_parts("scale", "part")
     for name in args.only:
         begin = time.perf_counter()
-        bounds, records = PARTS[name](args.data, args.repeats)
+        bounds, records = PARTS[name](args.data, repeats)
         seconds = time.perf_counter() - begin
         parts[name] = {"part": name, "seconds": seconds, "bounds": bounds, "records": records}
-        kept = [parts[part] for part in PARTS if part in parts]
-        write_results("scale", kept, command="python benchmarks/scale.py")
+        if not args.quick:
+            kept = [parts[part] for part in PARTS if part in parts]
+            write_results("scale", kept, command="python benchmarks/scale.py")
     bounds = [bound for name in PARTS if name in parts for bound in parts[name]["bounds"]]
     print(as_table(bounds))
     return int(not all(bound["passed"] for bound in bounds))

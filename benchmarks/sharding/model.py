@@ -15,17 +15,17 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchrec.modules.embedding_configs import DataType, EmbeddingBagConfig
+from torchrec.modules.embedding_configs import DataType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from flm_torchrec.data.batch import TensorBatch
 from flm_torchrec.errors import UserError
+from flm_torchrec.planning.request import meta_collection
 from flm_torchrec.planning.tables import Dtype, Table
 
 NUMBERS = 13  # beside the tables, as Criteo has
 _HIDDEN = 64
-_DTYPES: dict[str, DataType] = {"fp32": DataType.FP32, "fp16": DataType.FP16}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +45,8 @@ class PooledModel(nn.Module):
         super().__init__()
         plain = [table for table in tables if not table.is_weighted]
         weighted = [table for table in tables if table.is_weighted]
-        self.ebc = _collection(plain) if plain else None
-        self.weighted_ebc = _collection(weighted, is_weighted=True) if weighted else None
+        self.ebc = meta_collection(plain) if plain else None
+        self.weighted_ebc = meta_collection(weighted, is_weighted=True) if weighted else None
         self.features = [name for table in plain for name in table.feature_names]
         self.weighted_features = [name for table in weighted for name in table.feature_names]
         width = sum(table.dim * len(table.feature_names) for table in tables)
@@ -66,23 +66,6 @@ class PooledModel(nn.Module):
         score = self.score(torch.cat(rows, dim=1)).squeeze(1)
         loss = F.binary_cross_entropy_with_logits(score, batch.labels)
         return loss[None], score.detach()
-
-
-def _collection(tables: Sequence[Table], *, is_weighted: bool = False) -> EmbeddingBagCollection:
-    return EmbeddingBagCollection(
-        device=torch.device("meta"),
-        is_weighted=is_weighted,
-        tables=[
-            EmbeddingBagConfig(
-                name=table.name,
-                embedding_dim=table.dim,
-                num_embeddings=table.rows,
-                feature_names=list(table.feature_names),
-                data_type=_DTYPES[table.dtype],
-            )
-            for table in tables
-        ],
-    )
 
 
 def load_model(name: str) -> Callable[[], nn.Module]:

@@ -234,8 +234,8 @@ def _plan(
     if dist.get_rank() == 0:
         try:
             planned[0] = planner.plan(model, _sharders())
-        except PlannerError as error:
-            planned[0] = str(error).strip().splitlines()[0]
+        except (PlannerError, RuntimeError) as error:
+            planned[0] = (str(error).strip() or type(error).__name__).splitlines()[0]
     dist.broadcast_object_list(planned, 0)
     if not isinstance(plan := planned[0], ShardingPlan):
         raise UserError(f"no plan shards {kinds} over {dist.get_world_size()} ranks: {plan}")
