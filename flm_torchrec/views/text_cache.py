@@ -35,7 +35,7 @@ def content_hash(encoder: nn.Module, table: TokenTable, num_rows: int, *, below:
         settings = {k: v for k, v in config.to_dict().items() if k != "_name_or_path"}
         digest.update(repr(sorted(settings.items())).encode())
     for name, weight in encoder.state_dict().items():
-        if below and name.startswith(above):
+        if name.startswith(above):
             continue
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
@@ -64,20 +64,16 @@ def text_vectors(
     table, num_rows = texts.table, texts.num_names * texts.num_items  # those of a corpus follow
     shape = texts.num_names, texts.num_items, view.hidden
     file = folder and folder / f"text-{content_hash(view.encoder, table, num_rows)}.npy"
-    # The file counts only if every rank sees it: all must take the same branch.
-    seen = torch.tensor([float(file is not None and file.exists())])
-    if file is not None and bool(gather(seen).min() > 0):
-        return torch.from_numpy(np.load(file)).view(shape)
+    if (kept := _kept(file, gather)) is not None:
+        return kept.view(shape)
     rows = _by_length(table, num_rows)
-    own = np.resize(rows, -(-len(rows) // world_size) * world_size)[rank::world_size]
+    own = _share(rows, rank, world_size)
     vectors = _encode(view, table, own, batch_size, show=rank == 0, known=known)
     result = torch.zeros(num_rows, view.hidden)
     if len(rows):
         every_row = gather(torch.from_numpy(own))
         result[every_row] = gather(vectors)
-    if file is not None and rank == 0:
-        with atomic_file(file) as temporary:
-            np.save(temporary, result.numpy())
+    _keep(file, result, rank)
     return result.view(shape)
 
 
@@ -112,34 +108,56 @@ def states_below(
             return None
     hashed = content_hash(view.encoder, table, num_rows, below=last)
     file = folder and folder / f"below-{hashed}.npy"
-    seen = torch.tensor([float(file is not None and file.exists())])
-    if file is not None and bool(gather(seen).min() > 0):
-        states = torch.from_numpy(np.load(file))
-    else:
-        states = torch.zeros(int(start[-1]), view.hidden)
-        own = np.resize(rows, -(-len(rows) // world_size) * world_size)[rank::world_size]
-        parts = []
+    if (states := _kept(file, gather)) is None:
+        own = _share(rows, rank, world_size)
         with _evaluating(view):
-            for place in range(0, len(own), batch_size):
-                chunk = own[place : place + batch_size]
-                tokens, attention = (torch.from_numpy(a).to(device) for a in table.take(chunk))
-                found = below(view.encoder, tokens, attention, last=last)
-                parts.append(found[attention.bool()].cpu())
+            parts = [
+                below(view.encoder, tokens, attention, last=last)[attention.bool()].cpu()
+                for _, tokens, attention in _blocks(table, own, batch_size, device)
+            ]
         flat = torch.cat(parts)
         place = np.repeat(start[own], length[own]) + _counted(length[own])
         # Ranks have about as many tokens each: what one lacks is filled with its first.
         most = int(gather(torch.tensor([len(flat)])).max())
         fill = np.resize(np.arange(len(flat)), most)
+        states = torch.zeros(int(start[-1]), view.hidden)
         states[gather(torch.from_numpy(place[fill]))] = gather(flat[fill])
-        if file is not None and rank == 0:
-            with atomic_file(file) as temporary:
-                np.save(temporary, states.numpy())
+        _keep(file, states, rank)
     return StatesBelow(
         last=last,
         states=states.to(device),
         start=torch.from_numpy(start).to(device),
         num_items=texts.num_items,
     )
+
+
+def _kept(file: Path | None, gather: Callable[[Tensor], Tensor]) -> Tensor | None:
+    """What a file holds, if every rank sees it: all must take the same branch."""
+    seen = torch.tensor([float(file is not None and file.exists())])
+    if file is None or not bool(gather(seen).min() > 0):
+        return None
+    return torch.from_numpy(np.load(file))
+
+
+def _keep(file: Path | None, values: Tensor, rank: int) -> None:
+    if file is not None and rank == 0:
+        with atomic_file(file) as temporary:
+            np.save(temporary, values.numpy())
+
+
+def _share(rows: NDArray[np.int64], rank: int, world_size: int) -> NDArray[np.int64]:
+    """This rank's part, as long as every other's; the first rows fill up."""
+    return np.resize(rows, -(-len(rows) // world_size) * world_size)[rank::world_size]
+
+
+def _blocks(
+    table: TokenTable, rows: NDArray[np.int64], size: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Rows (k,), their tokens and attention (k, S), so many rows at a time."""
+    for start in range(0, len(rows), size):
+        chunk = rows[start : start + size]
+        tokens, attention = (torch.from_numpy(array).to(device) for array in table.take(chunk))
+        yield torch.from_numpy(chunk).to(device), tokens, attention
 
 
 def _counted(length: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -178,10 +196,7 @@ def _encode(
     seconds_between = 0.1 if sys.stderr.isatty() else 5.0
     bar = tqdm(total=len(rows), desc="encode texts", disable=not show, mininterval=seconds_between)
     with _evaluating(view), bar:
-        for start in range(0, len(rows), batch_size):
-            chunk = rows[start : start + batch_size]
-            tokens, attention = (torch.from_numpy(a).to(device) for a in table.take(chunk))
-            row = torch.from_numpy(chunk).to(device) if known else None
-            parts.append(view.encode(tokens, attention, row).cpu())
-            bar.update(len(chunk))
+        for row, tokens, attention in _blocks(table, rows, batch_size, device):
+            parts.append(view.encode(tokens, attention, row if known else None).cpu())
+            bar.update(len(row))
     return torch.cat(parts)
