@@ -7,22 +7,15 @@ Example:
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 from torch import nn
-from torch.distributed._shard.sharding_spec.api import EnumerableShardingSpec
 from torchrec.distributed.planner import ParameterConstraints, Topology
 from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
-from torchrec.distributed.planner.types import Perf, ShardingOption
-from torchrec.distributed.types import (
-    EmbeddingModuleShardingPlan,
-    ModuleSharder,
-    ParameterSharding,
-    ShardingPlan,
-)
+from torchrec.distributed.planner.types import Perf
+from torchrec.distributed.types import ParameterSharding, ShardingPlan
 
+from flm_torchrec.planning.price import placed, placements_of
 from flm_torchrec.planning.tables import Table
-from flm_torchrec.training.sharding import Sharder
 
 _NONE = Perf(fwd_compute=0.0, fwd_comms=0.0, bwd_compute=0.0, bwd_comms=0.0)
 
@@ -49,29 +42,18 @@ def predict(
     It counts tables and the exchange of rows; the exchange of ids is told as a part of its own,
     and the dense part is unknown to it.
     """
-    placements = {
-        name: placement
-        for of_module in plan.plan.values()
-        for name, placement in cast(EmbeddingModuleShardingPlan, of_module).items()
-    }
+    placements = placements_of(plan)
     enumerator = EmbeddingEnumerator(
         topology,
         batch_size,
         {table.name: _constraints(table, placements[table.name]) for table in tables},
     )
-    sharders = cast("list[ModuleSharder[nn.Module]]", [Sharder()])
     by_rank: dict[int, Perf] = defaultdict(lambda: _NONE)
-    seen = set()
-    for option in enumerator.enumerate(model, sharders):
-        placement = placements[option.name]
-        if option.name in seen or not _is_option(option, placement):
-            continue
-        seen.add(option.name)
-        ranks = placement.ranks or range(topology.world_size)
-        for rank, shard in zip(ranks, option.shards, strict=True):
+    for option in placed(enumerator, model, placements, world_size=topology.world_size):
+        for shard in option.shards:
             assert shard.perf is not None
-            by_rank[rank] += shard.perf
-    assert seen == placements.keys(), placements.keys() - seen
+            assert shard.rank is not None
+            by_rank[shard.rank] += shard.perf
     totals = [by_rank[rank].total for rank in range(topology.world_size)]
     worst = by_rank[max(range(topology.world_size), key=lambda rank: totals[rank])]
     parts = {
@@ -91,12 +73,3 @@ def _constraints(table: Table, placement: ParameterSharding) -> ParameterConstra
         pooling_factors=[table.pooling] * len(table.feature_names),
         is_weighted=table.is_weighted,
     )
-
-
-def _is_option(option: ShardingOption, placement: ParameterSharding) -> bool:
-    spec = placement.sharding_spec
-    if not isinstance(spec, EnumerableShardingSpec):  # data-parallel: whole on every rank
-        return True
-    return [list(shard.shard_sizes) for shard in spec.shards] == [
-        list(shard.size) for shard in option.shards
-    ]

@@ -5,7 +5,7 @@ Example:
     print(priced.step_ms, priced.shards)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -37,11 +37,7 @@ class Priced:
 
 def price(request: Request, plan: ShardingPlan) -> Priced:
     """The cost of a plan for the request's tables on as many ranks as the request has."""
-    placements = {
-        name: placement
-        for of_module in plan.plan.values()
-        for name, placement in cast(EmbeddingModuleShardingPlan, of_module).items()
-    }
+    placements = placements_of(plan)
     topology = topology_of(request)
     constraints = request.parameter_constraints()
     for name, placement in placements.items():
@@ -50,24 +46,46 @@ def price(request: Request, plan: ShardingPlan) -> Priced:
     enumerator = EmbeddingEnumerator(
         topology, request.batch_size, constraints, estimators_of(request, topology, constraints)
     )
-    chosen: dict[str, ShardingOption] = {}
-    sharders = cast("list[ModuleSharder[nn.Module]]", [Sharder()])
-    for option in enumerator.enumerate(request.module(), sharders):
-        placement = placements[option.name]
-        if option.name not in chosen and _is_option(option, placement):
-            ranks = placement.ranks or range(topology.world_size)
-            for rank, shard in zip(ranks, option.shards, strict=True):
-                shard.rank = rank
-            chosen[option.name] = option
-    assert chosen.keys() == placements.keys(), placements.keys() - chosen.keys()
+    chosen = placed(enumerator, request.module(), placements, world_size=topology.world_size)
     costs = costs_of(request)
-    loads = costs.loads(list(chosen.values()))
+    loads = costs.loads(chosen)
     counts = [0] * topology.world_size
-    for option in chosen.values():
+    for option in chosen:
         for shard in option.shards:
             assert shard.rank is not None
             counts[shard.rank] += 1
     return Priced(step_ms=costs.step(loads), ranks_ms=loads, shards=max(counts))
+
+
+def placements_of(plan: ShardingPlan) -> dict[str, ParameterSharding]:
+    """By table."""
+    return {
+        name: placement
+        for of_module in plan.plan.values()
+        for name, placement in cast(EmbeddingModuleShardingPlan, of_module).items()
+    }
+
+
+def placed(
+    enumerator: EmbeddingEnumerator,
+    model: nn.Module,
+    placements: Mapping[str, ParameterSharding],
+    *,
+    world_size: int,
+) -> list[ShardingOption]:
+    """The planner's options of a plan for `model`, not yet sharded: one a table, whose shards have
+    their ranks, bytes and times."""
+    chosen: dict[str, ShardingOption] = {}
+    sharders = cast("list[ModuleSharder[nn.Module]]", [Sharder()])
+    for option in enumerator.enumerate(model, sharders):
+        placement = placements[option.name]
+        if option.name not in chosen and _is_option(option, placement):
+            ranks = placement.ranks or range(world_size)
+            for rank, shard in zip(ranks, option.shards, strict=True):
+                shard.rank = rank
+            chosen[option.name] = option
+    assert chosen.keys() == placements.keys(), placements.keys() - chosen.keys()
+    return list(chosen.values())
 
 
 def _is_option(option: ShardingOption, placement: ParameterSharding) -> bool:
