@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from itertools import cycle
-from statistics import median
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
-from flm_benchmarks.text_tower import in_turn, spread
+from flm_benchmarks.harness import in_turn, spread
+from flm_benchmarks.sharding.traffic import copy_speed
 from torch import Tensor, nn
-from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor
+from torchrec import KeyedJaggedTensor
 
+from flm_torchrec.planning.request import meta_collection
+from flm_torchrec.planning.tables import Table
 from flm_torchrec.training.runtime import Runtime, start
 from flm_torchrec.training.sharding import shard
 
@@ -27,18 +29,6 @@ def zipf_ids(rows: int, *, batches: int) -> list[Tensor]:
     shape = TABLES, SAMPLES * POOLING
     drawn = (np.random.default_rng((1, n)).zipf(1.1, shape) for n in range(batches))
     return [torch.from_numpy(places[(ids - 1) % rows]) for ids in drawn]
-
-
-def copy_bytes_per_s(*, megabytes: int = 512, repeats: int = 7) -> float:
-    """Bytes read and written a second by a copy in main memory."""
-    source = torch.ones(megabytes << 18)
-    target = torch.empty_like(source)
-    seconds = []
-    for _ in range(repeats):
-        begin = perf_counter()
-        target.copy_(source)
-        seconds.append(perf_counter() - begin)
-    return 2 * FLOAT * source.numel() / median(seconds)
 
 
 def traffic(ids: Sequence[Tensor]) -> float:
@@ -72,14 +62,8 @@ class Pooled(nn.Module):
 
     def __init__(self, rows: int) -> None:
         super().__init__()
-        self.ebc = EmbeddingBagCollection(
-            device=torch.device("meta"),
-            tables=[
-                EmbeddingBagConfig(
-                    name=f"t_{name}", embedding_dim=DIM, num_embeddings=rows, feature_names=[name]
-                )
-                for name in FEATURES
-            ],
+        self.ebc = meta_collection(
+            [Table(name=f"t_{name}", rows=rows, dim=DIM, features=(name,)) for name in FEATURES]
         )
 
     def forward(self, features: KeyedJaggedTensor) -> Tensor:
@@ -119,7 +103,7 @@ def measure(*, rows: int, repeats: int) -> dict[str, Any]:
     with start() as runtime:
         ways = [plain_step(rows, ids), fused_step(runtime, rows, ids)]
         (plain, fused), seconds = in_turn(ways, repeats=repeats)
-    bandwidth = copy_bytes_per_s()
+        bandwidth = copy_speed(runtime.device, megabytes=512).median
     return {
         "tables": TABLES,
         "rows": rows,

@@ -1,11 +1,14 @@
-"""What a benchmark leaves: benchmarks/results/AREA.json, with its setting and its bounds."""
+"""What a benchmark leaves: benchmarks/results/AREA.json, with its setting and its bounds; and ways
+measured in turn."""
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import numpy as np
 from flm_apps.run_folder import setting
 
 from flm_torchrec.evaluation.report import plain
@@ -45,3 +48,17 @@ def write_results(area: str, parts: Sequence[dict[str, Any]], *, command: str) -
     with atomic_file(path) as file:
         file.write_text(json.dumps(plain(results), indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def in_turn(
+    ways: Sequence[Callable[[], float]], *, repeats: int
+) -> tuple[list[float], list[list[float]]]:
+    """Median seconds of each way and all of them, measured one after another, again and again."""
+    seconds = [[way() for way in ways] for _ in range(1 + repeats)][1:]
+    columns = [list(column) for column in zip(*seconds, strict=True)]
+    return [median(column) for column in columns], columns
+
+
+def spread(seconds: Sequence[float]) -> list[float]:
+    """The quartiles."""
+    return np.quantile(seconds, [0.25, 0.75]).tolist()

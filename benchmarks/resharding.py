@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchrec.distributed.model_parallel import DistributedModelParallel
-from torchrec.modules.embedding_configs import EmbeddingBagConfig
-from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.optim.keyed import CombinedOptimizer
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from flm_torchrec.data.batch import TensorBatch
+from flm_torchrec.planning.request import meta_collection
+from flm_torchrec.planning.tables import Table
 from flm_torchrec.training import checkpoint
 from flm_torchrec.training.loop import train
 from flm_torchrec.training.pipeline import train_pipeline
@@ -63,14 +63,8 @@ class Model(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ebc = EmbeddingBagCollection(
-            device=torch.device("meta"),
-            tables=[
-                EmbeddingBagConfig(
-                    name=name, embedding_dim=_DIM, num_embeddings=rows, feature_names=[name]
-                )
-                for name, rows in ROWS.items()
-            ],
+        self.ebc = meta_collection(
+            [Table(name=name, rows=rows, dim=_DIM) for name, rows in ROWS.items()]
         )
         self.score = nn.Linear(_DIM * len(ROWS), 1)
 

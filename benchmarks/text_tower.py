@@ -1,13 +1,13 @@
 """What the text tower saves: each text once, alike lengths together, and what is frozen kept."""
 
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
+from flm_benchmarks.harness import in_turn, spread
 from numpy.typing import NDArray
 from transformers import BertConfig, BertModel
 
@@ -51,20 +51,6 @@ def seconds_of(view: TextView, table: TokenTable, rows: NDArray[np.int64], *, wi
                 attention = (np.arange(width) < table.length[chunk][:, None]).astype(np.int64)
             view.encode(torch.from_numpy(tokens), torch.from_numpy(attention))
     return time.perf_counter() - begin
-
-
-def in_turn(
-    ways: Sequence[Callable[[], float]], *, repeats: int
-) -> tuple[list[float], list[list[float]]]:
-    """Median seconds of each way and all of them, measured one after another, again and again."""
-    seconds = [[way() for way in ways] for _ in range(1 + repeats)][1:]
-    columns = [list(column) for column in zip(*seconds, strict=True)]
-    return [median(column) for column in columns], columns
-
-
-def spread(seconds: Sequence[float]) -> list[float]:
-    """The quartiles."""
-    return np.quantile(seconds, [0.25, 0.75]).tolist()
 
 
 def opened(folder: Path, *more: str) -> RunConfig:
