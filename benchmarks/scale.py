@@ -11,16 +11,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from flm_benchmarks import fused_tables, text_tower
-from flm_benchmarks.harness import last_parts, write_results
+from flm_benchmarks.harness import RESULTS, last_parts, write_results
+from flm_benchmarks.sharding.growth import growths
+from flm_benchmarks.sharding.report import merged, write_page
 
 from flm_torchrec.errors import app
 from flm_torchrec.evaluation.bounds import as_table, checked
 
+QUICK = 2  # repeats
+GROWN = [10**power for power in range(4, 8)]  # rows of each of 4 tables
+BATCHES = [2**power for power in range(8, 15, 2)]
 Measured = tuple[list[dict[str, Any]], list[dict[str, Any]]]  # bounds, records
 
 
@@ -44,6 +50,12 @@ def frozen_text(data: Path, repeats: int) -> Measured:
     return [checked("frozen text against full, samples/s", found["ratio"], ">=", 50)], [found]
 
 
+def on_ranks(ranks: int, module: str, *options: str) -> None:
+    """Run a module on processes of one machine, as torchrun does."""
+    command = [str(Path(sys.executable).parent / "torchrun"), "--nproc_per_node", str(ranks)]
+    subprocess.run([*command, "-m", module, *options], check=True)
+
+
 def step(data: Path, repeats: int) -> Measured:
     """A training step against one that is written by hand, on 1 and on 2 ranks."""
     del data
@@ -51,9 +63,8 @@ def step(data: Path, repeats: int) -> Measured:
     for ranks in (1, 2):
         with TemporaryDirectory() as folder:
             out = Path(folder) / "ratio.json"
-            command = [str(Path(sys.executable).parent / "torchrun"), "--nproc_per_node"]
-            command += [str(ranks), "-m", "flm_benchmarks.handwritten", "--out", str(out)]
-            subprocess.run([*command, "--pairs", str(2 * repeats)], check=True)
+            pairs = ["--pairs", str(2 * repeats)]
+            on_ranks(ranks, "flm_benchmarks.handwritten", "--out", str(out), *pairs)
             records.append(json.loads(out.read_text(encoding="utf-8")))
         name = f"step against one by hand, {ranks} ranks, samples/s"
         bounds.append(checked(name, records[-1]["ratio"], ">=", 0.97))
@@ -67,12 +78,32 @@ def tables(data: Path, repeats: int) -> Measured:
     return [checked("fused tables against nn.EmbeddingBag", found["ratio"], ">=", 2)], [found]
 
 
+def growth(data: Path, repeats: int) -> Measured:
+    """Step time over rows and batch, on 1 and on 2 ranks; its page lies beside the results."""
+    del data
+    rows, batches = (GROWN, BATCHES) if repeats > QUICK else (GROWN[:2], BATCHES[:3])
+    swept = {"--rows": rows, "--batch-size": batches, "--ids": ("uniform", "zipf:1.1")}
+    options = [
+        *("--preset", "equal", "--sharding", "table_wise", "--steps", str(max(30, repeats))),
+        *(text for name, values in swept.items() for text in (name, ",".join(map(str, values)))),
+    ]
+    with TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{ranks}.jsonl" for ranks in (1, 2)]
+        for ranks, file in enumerate(files, 1):
+            on_ranks(ranks, "flm_benchmarks.sharding.run", "--out", str(file), *options)
+        lines = merged(files)
+        if repeats > QUICK:
+            write_page(lines, RESULTS / "growth.html")
+    return [], [asdict(found) for found in growths(lines)]
+
+
 PARTS: dict[str, Callable[[Path, int], Measured]] = {
     "step": step,
     "tables": tables,
     "texts_once": texts_once,
     "texts_by_length": texts_by_length,
     "frozen_text": frozen_text,
+    "growth": growth,
 }
 
 
@@ -85,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--quick", action="store_true", help="two repeats, and no results written")
     args = parser.parse_args(argv)
-    repeats = 2 if args.quick else args.repeats
+    repeats = QUICK if args.quick else args.repeats
     parts = last_parts("scale", "part")
     for name in args.only:
         begin = time.perf_counter()

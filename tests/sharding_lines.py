@@ -52,6 +52,7 @@ def line(
                 "dtype": "fp32",
                 "pipeline": pipeline,
                 "batch_size": 64,
+                "rows": None,
                 "pooling": None,
                 "ids": "uniform",
             },

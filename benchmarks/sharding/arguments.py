@@ -36,6 +36,7 @@ def parser(about: str | None) -> argparse.ArgumentParser:
     made.add_argument("--dtype", default="own", help=f"own, all, or of {','.join(DTYPES)}")
     made.add_argument("--pipeline", default="sparse_dist", help=f"all, or of {','.join(PIPELINES)}")
     made.add_argument("--batch-size", default="1024", help="samples of a step, over all ranks")
+    made.add_argument("--rows", default="own", help="own, or numbers: rows of every table")
     made.add_argument("--pooling", default="own", help="own, or numbers: ids a bag, mean")
     made.add_argument("--ids", default="uniform", help="of uniform, zipf, zipf:EXPONENT, log")
     made.add_argument("--log", type=Path, help="a .parquet or .csv file, a column a feature")
@@ -67,6 +68,7 @@ def points_of(args: argparse.Namespace, own_dtype: str) -> list[Point]:
         dtype=[own_dtype if name == "own" else name for name in dtypes],
         pipeline=_named("--pipeline", args.pipeline, PIPELINES),
         batch_size=_each("--batch-size", args.batch_size, positive),
+        rows=_each("--rows", args.rows, _rows),
         pooling=_each("--pooling", args.pooling, _pooling),
         ids=ids,
         ablation=args.ablation,
@@ -89,6 +91,10 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}; allowed: 1 or more")
     return value
+
+
+def _rows(text: str) -> int | None:
+    return None if text == "own" else positive(text)
 
 
 def _pooling(text: str) -> float | None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from flm_benchmarks.sharding.lines import Line, plan_name, ranks_of
 from flm_benchmarks.sharding.timing import PHASES
 
-SETTING = ("tables", "ranks", "plan", "dtype", "batch", "pooling", "ids")
+SETTING = ("tables", "ranks", "plan", "dtype", "batch", "rows", "pooling", "ids")
 FIGURES = (
     "step ms p50 / p90 / p99",
     "ids in ms",
@@ -39,6 +39,7 @@ def setting_cells(line: Line) -> list[str]:
         plan_name(line),
         point["dtype"],
         str(point["batch_size"]),
+        "own" if point["rows"] is None else str(point["rows"]),
         pooling,
         point["ids"],
     ]
@@ -107,5 +108,6 @@ def reasons(lines: Sequence[Line]) -> list[list[str]]:
 
 
 def _brief(line: Line) -> str:
-    _, _, plan, dtype, batch, pooling, ids = setting_cells(line)
-    return f"{plan} {dtype}, batch {batch}, pooling {pooling}, {ids}, {ranks_of(line)}"
+    _, _, plan, dtype, batch, rows, pooling, ids = setting_cells(line)
+    told = f"{plan} {dtype}, batch {batch}, rows {rows}, pooling {pooling}, {ids}"
+    return f"{told}, {ranks_of(line)}"

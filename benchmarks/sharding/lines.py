@@ -36,10 +36,11 @@ def key_of(line: Mapping[str, Any]) -> str:
 def name_of(line: Mapping[str, Any]) -> str:
     """A line in a few words."""
     point = line["setting"]["point"]
+    rows = "" if point["rows"] is None else f", {point['rows']} rows"
     pooled = "" if point["pooling"] is None else f", pooling {point['pooling']:g}"
     return (
         f"{plan_name(line)}, {line['setting']['name']}, {point['dtype']}, "
-        f"batch {point['batch_size']}{pooled}, {point['ids']}, "
+        f"batch {point['batch_size']}{rows}{pooled}, {point['ids']}, "
         f"{ranks_of(line)}"
     )
 

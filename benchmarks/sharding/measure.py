@@ -52,6 +52,7 @@ class Work:
         return tuple(
             replace(
                 table,
+                rows=point.rows or table.rows,
                 pooling=table.pooling if point.pooling is None else point.pooling,
                 dtype=_TRAINED.get(point.dtype, table.dtype),
             )
@@ -74,6 +75,8 @@ def refused(work: Work, point: Point) -> str | None:
         own = ", ".join(sorted({table.dtype for table in work.tables}))
         if own != point.dtype:
             return f"the rows of --model's tables are {own}, as it makes them"
+    if work.build is not None and point.rows is not None:
+        return "--model's tables have the rows that it makes them with"
     return None
 
 

@@ -29,6 +29,7 @@ class Point:
     dtype: str = "own"  # own: of each table
     pipeline: str = "sparse_dist"
     batch_size: int = 1024  # samples of a step, over all ranks
+    rows: int | None = None  # of every table; None: each its own
     pooling: float | None = None  # ids a bag, mean; None: of each table
     ids: str = "uniform"  # or zipf:EXPONENT, or log
 
@@ -54,6 +55,7 @@ def product(
     dtype: Sequence[str] = ("own",),
     pipeline: Sequence[str] = ("sparse_dist",),
     batch_size: Sequence[int] = (1024,),
+    rows: Sequence[int | None] = (None,),
     pooling: Sequence[float | None] = (None,),
     ids: Sequence[str] = ("uniform",),
     ablation: bool = False,
@@ -71,10 +73,11 @@ def product(
             pipeline=overlap,
             dtype=of_rows,
             batch_size=samples,
+            rows=count,
             pooling=each,
             ids=drawn,
         )
-        for of_rows, samples, each, drawn in cartesian(dtype, batch_size, pooling, ids)
+        for of_rows, samples, count, each, drawn in cartesian(dtype, batch_size, rows, pooling, ids)
         for kind, computed, overlap in kinds
     ]
     return list(dict.fromkeys(points))
@@ -87,9 +90,10 @@ def usual_kernel(sharding: str) -> str:
 
 def told(point: Point) -> str:
     """The setting in a few words."""
+    rows = "" if point.rows is None else f" rows {point.rows}"
     pooled = "" if point.pooling is None else f" pooling {point.pooling:g}"
     plan = f"{point.sharding} {point.kernel} {point.pipeline}"
-    return f"{plan} {point.dtype} batch {point.batch_size}{pooled} {point.ids}"
+    return f"{plan} {point.dtype} batch {point.batch_size}{rows}{pooled} {point.ids}"
 
 
 def impossible(point: Point, device_type: str) -> str | None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flm_benchmarks.sharding.cells import measured
+from flm_benchmarks.sharding.growth import growth
 from flm_benchmarks.sharding.lines import Line, key_of, machine_key, read_lines
 from flm_benchmarks.sharding.markdown import NOTE, as_markdown
 from flm_benchmarks.sharding.sections import (
@@ -39,7 +40,8 @@ def render(lines: Sequence[Line]) -> str:
     """The whole page of at least one line."""
     body = [_summary(lines), Markup(f"<p>{text(NOTE)}</p>")]
     if found := measured(lines):
-        body += [part(found) for part in (by_plan, ablation, scaling, predictions, roofline)]
+        parts = (by_plan, ablation, scaling, growth, predictions, roofline)
+        body += [part(found) for part in parts]
         body.append(everything(found))
     return page("Embedding sharding", [*body, without_figures(lines), *circumstances(lines)])
 

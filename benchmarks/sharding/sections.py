@@ -22,6 +22,7 @@ from flm_benchmarks.sharding.point import ABLATION
 
 from flm_torchrec.evaluation.charts import bars, grid
 from flm_torchrec.evaluation.page import Markup, bold, legend, section, subtitle, table
+from flm_torchrec.planning.fit import median_error, rank_correlation
 
 Cases = Mapping[str, Sequence[Line]]
 FEW = 30  # repeats below which a percentile says little
@@ -34,9 +35,10 @@ def cases(lines: Sequence[Line], *, with_ranks: bool) -> dict[str, list[Line]]:
         setting = line["setting"]
         point = setting["point"]
         name, _, _, *rest = setting_cells(line)
-        label = f"{name}, {rest[0]}, batch {rest[1]}, pooling {rest[2]}, {rest[3]} ids"
+        dtype, batch, rows_told, pooling, ids = rest
+        label = f"{name}, {dtype}, batch {batch}, rows {rows_told}, pooling {pooling}, {ids} ids"
         label += f", {ranks_of(line)}" if with_ranks else ""
-        what = {key: point[key] for key in ("dtype", "batch_size", "pooling", "ids")}
+        what = {key: point[key] for key in ("dtype", "batch_size", "rows", "pooling", "ids")}
         kept = [what, setting["tables"], setting["optimizer"], machine_key(line["machine"])]
         if with_ranks:
             kept.append(ranks_of(line))
@@ -104,7 +106,7 @@ def predictions(lines: Sequence[Line]) -> Markup:
     if not found:
         return section("Predicted against measured", table((), [["Nothing was predicted."]]))
     pairs = np.array([[_predicted(line), _median(line)] for line in found])
-    error = np.median(np.abs(pairs[:, 0] - pairs[:, 1]) / pairs[:, 1])
+    error = median_error(*pairs.T)
     series: dict[str, list[Place]] = {}
     for line in found:
         place = Place(_predicted(line), _median(line), f"{plan_name(line)}, {step_time(line)} ms")
@@ -114,7 +116,7 @@ def predictions(lines: Sequence[Line]) -> Markup:
     for line in found:
         ratio = f"{_predicted(line) / _median(line):.2g}x"
         rows.append([*setting_cells(line), short(_predicted(line)), step_time(line), ratio])
-    remark = f"median relative error {error:.0%}, rank correlation {rank_correlation(pairs):.2f}"
+    remark = f"median relative error {error:.0%}, rank correlation {rank_correlation(*pairs.T):.2f}"
     axes = ("predicted ms", "measured ms")
     diagonal = [(low, low), (high, high)]
     return section(
@@ -122,19 +124,6 @@ def predictions(lines: Sequence[Line]) -> Markup:
         grid([plot("Step time", remark, series, axes=axes, limit=diagonal), _keys(series)]),
         table([*SETTING, "predicted ms", FIGURES[0], "predicted / measured"], rows),
     )
-
-
-def rank_correlation(pairs: np.ndarray) -> float:
-    """Spearman's, of (n, 2); ties share the mean of their ranks; 0 where a column is constant."""
-    ranks = np.stack([_ranks(column) for column in pairs.T])
-    if len(pairs) < 2 or (ranks.std(axis=1) == 0).any():
-        return 0.0
-    return float(np.corrcoef(ranks)[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[group]
 
 
 def roofline(lines: Sequence[Line]) -> Markup:

@@ -36,6 +36,8 @@ def test_lists_are_multiplied_and_nothing_is_measured_twice() -> None:
     points = points_of(arguments(*options, "--log", "l.csv", "--pooling", "own,2.5"), "fp32")
     assert len(points) == len(set(points)) == 2 * 2 * 2 * 2
     assert {point.pooling for point in points} == {None, 2.5}
+    assert {point.rows for point in points} == {None}
+    assert {p.rows for p in points_of(arguments("--rows", "10,own"), "fp32")} == {None, 10}
     assert {point.ids for point in points} == {"zipf:1.05", "log"}
 
 
@@ -87,6 +89,7 @@ def test_every_combination_is_possible_or_has_a_reason_on_a_gpu_too() -> None:
         (["--pipeline", "base,"], "--pipeline: 'base,' has an empty entry"),
         (["--batch-size", "0"], "--batch-size: '0'; allowed: numbers above 0"),
         (["--batch-size", "8,x"], "--batch-size: 'x'; allowed: numbers above 0"),
+        (["--rows", "0"], "--rows: '0'; allowed: numbers above 0"),
         (["--pooling", "-1"], "--pooling: '-1'; allowed: numbers above 0"),
         (["--pooling", "nan"], "--pooling: 'nan'; allowed: numbers above 0"),
         (["--ids", "normal"], "--ids: 'normal' is not one of uniform, zipf, zipf:EXPONENT, log"),

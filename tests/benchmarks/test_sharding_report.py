@@ -1,13 +1,13 @@
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
+from flm_benchmarks.sharding.growth import growth, growths
 from flm_benchmarks.sharding.lines import read_lines
 from flm_benchmarks.sharding.markdown import as_markdown
 from flm_benchmarks.sharding.plot import Place, plot, series_keys
 from flm_benchmarks.sharding.report import main
-from flm_benchmarks.sharding.sections import rank_correlation
 from sharding_lines import line, write
 
 from flm_torchrec.errors import UserError
@@ -48,6 +48,7 @@ def test_the_page_of_several_jobs_has_every_chart_with_its_numbers(tmp_path: Pat
         "Step time by plan",
         "What each optimisation adds",
         "Scaling by world size",
+        "Growth",
         "Predicted against measured",
         "Roofline",
         "All figures",
@@ -107,13 +108,6 @@ def test_an_empty_file_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     assert "hold no line" in capfd.readouterr().err
 
 
-def test_rank_correlation_is_spearmans() -> None:
-    values = np.array([1.0, 2.0, 2.0, 5.0])
-    assert rank_correlation(np.stack([values, values**3], 1)) == pytest.approx(1)
-    assert rank_correlation(np.stack([values, -values], 1)) == pytest.approx(-1)
-    assert rank_correlation(np.stack([values, np.ones(4)], 1)) == 0
-
-
 def test_a_plot_of_one_point_stands_within_its_frame() -> None:
     drawn = plot("one", "", {"a": [Place(1, 5, "it")]}, axes=("x", "y"))
     assert 'cx="62.0"' in drawn
@@ -124,3 +118,31 @@ def test_more_series_than_colours_are_told_apart() -> None:
     keys = series_keys({str(place): [] for place in range(8)})
     assert len(set(keys)) == 8
     assert keys[6] == ("group-0", "6 (ringed)")
+
+
+def grown(*, batch: int = 64, rows: int | None = None, ms: float) -> dict[str, Any]:
+    """A line of another batch or of other rows."""
+    made = line("table_wise", seconds=ms / 1e3)
+    made["setting"]["point"] |= {"batch_size": batch, "rows": rows}
+    return made
+
+
+def test_growth_over_the_batch_is_a_fixed_part_and_one_a_sample() -> None:
+    lines = [grown(batch=batch, rows=1000, ms=2 + batch / 100) for batch in (64, 256, 1024)]
+    lines.append(grown(batch=64, rows=10, ms=1))  # alone: no growth
+    (found,) = growths(lines)
+    assert found.rows == 1000
+    assert found.fixed_ms == pytest.approx(2, rel=0.02)
+    assert found.sample_us == pytest.approx(10, rel=0.02)
+    assert found.lookup_ns == pytest.approx(1000, rel=0.02)  # ten lookups a sample
+
+
+def test_growth_is_drawn_over_batch_and_rows() -> None:
+    lines = [
+        grown(batch=batch, rows=rows, ms=batch * rows) for batch in (64, 128) for rows in (1, 10)
+    ]
+    page = growth(lines)
+    assert "Step time by batch" in page
+    assert "Step time by rows of each table" in page
+    assert "small, table_wise fused sparse_dist, fp32, batch 64, uniform ids, 2 ranks" in page
+    assert "No two lines differ" in growth(lines[:1])
