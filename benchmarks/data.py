@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -36,11 +37,30 @@ LOGS = {
 }
 
 
-def log(work: Path, name: str) -> Path:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the parts work, and whether in miniature."""
+
+    work: Path  # for the logs
+    quick: bool = False
+
+    @property
+    def divisor(self) -> int:
+        """Of users, items and interactions."""
+        return 50 if self.quick else 1
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        """Of the models that are trained."""
+        return SEEDS[:1] if self.quick else SEEDS
+
+
+def log(at: Place, name: str) -> Path:
     """The folder of a synthetic log, made unless it is there."""
-    folder = work / name
+    folder = at.work / ("quick" if at.quick else "") / name
     if not folder.exists():
-        kind, users, items, interactions = LOGS[name]
+        kind, *sizes = LOGS[name]
+        users, items, interactions = (size // at.divisor for size in sizes)
         command = ["flm", "data", "fetch", "synthetic", "--kind", kind, "--out", str(folder)]
         command += ["--interactions", str(interactions), "--seed", "0"]
         if users:
@@ -61,14 +81,14 @@ def measured(command: list[str]) -> tuple[float, float]:
     return time.perf_counter() - begin, usage.ru_maxrss / 2**20
 
 
-def prepared(work: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def prepared(at: Place) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """`flm data prepare` of a sequence folder that nobody prepared before."""
-    folder = log(work, "sequences")
+    folder, rows = log(at, "sequences"), PREPARED_ROWS // at.divisor
     for made in ("prepared", "splits"):
         shutil.rmtree(folder / made, ignore_errors=True)
     seconds, gib = measured(["flm", "data", "prepare", str(folder)])
-    rate = PREPARED_ROWS / seconds
-    record = {"rows": PREPARED_ROWS, "seconds": seconds, "rows_per_s": rate, "peak_gib": gib}
+    rate = rows / seconds
+    record = {"rows": rows, "seconds": seconds, "rows_per_s": rate, "peak_gib": gib}
     bounds = [
         checked("prepare, interactions/s", rate, ">=", 500_000),
         checked("prepare 20M interactions, peak GiB", gib, "<", 4.0),
@@ -76,10 +96,10 @@ def prepared(work: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return bounds, [record]
 
 
-def criteo(work: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def criteo(at: Place) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Context alone: AUC and speed against the DLRM."""
-    folder = log(work, "criteo-like")
-    records = [compare(folder, CONFIGS / "criteo.yaml", seed=seed) for seed in SEEDS]
+    folder = log(at, "criteo-like")
+    records = [compare(folder, CONFIGS / "criteo.yaml", seed=seed) for seed in at.seeds]
     truth = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
     behind = fmean(r["dlrm"]["auc_click"] - r["flm"]["auc_click"] for r in records)
     ratio = median(r["speed_ratio"] for r in records)
@@ -90,10 +110,10 @@ def criteo(work: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return bounds, [*records, truth]
 
 
-def clicks(work: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def clicks(at: Place) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Click and conversion: AUC against the DLRM and against the planted optimum."""
-    folder = log(work, "clicks-like")
-    records = [compare(folder, CONFIGS / "clicks.yaml", seed=seed) for seed in SEEDS]
+    folder = log(at, "clicks-like")
+    records = [compare(folder, CONFIGS / "clicks.yaml", seed=seed) for seed in at.seeds]
     truth = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
     bounds = []
     for label in ("click", "conversion"):
@@ -107,14 +127,14 @@ def clicks(work: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return bounds, [*records, truth]
 
 
-def loading(work: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def loading(at: Place) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The loader alone and in training, on a log and on sequences."""
-    movies = work / "ml-100k"
+    movies, pairs = at.work / "ml-100k", 2 if at.quick else 30
     if not movies.exists():
         measured(["flm", "data", "fetch", "movielens-100k", "--out", str(movies)])
     records = [
-        measure(CONFIGS / "criteo.yaml", log(work, "criteo-like"), pairs=30),
-        measure(CONFIGS / "sequences.yaml", movies, pairs=30),
+        measure(CONFIGS / "criteo.yaml", log(at, "criteo-like"), pairs=pairs),
+        measure(CONFIGS / "sequences.yaml", movies, pairs=pairs),
     ]
     bounds = []
     for record in records:
@@ -127,7 +147,7 @@ def loading(work: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return bounds, records
 
 
-PARTS: dict[str, Callable[[Path], tuple[list[dict[str, Any]], list[dict[str, Any]]]]] = {
+PARTS: dict[str, Callable[[Place], tuple[list[dict[str, Any]], list[dict[str, Any]]]]] = {
     "prepare": prepared,
     "criteo": criteo,
     "clicks": clicks,
@@ -140,19 +160,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the parts asked for and write what all of them gave last."""
     parser = argparse.ArgumentParser(prog="python -m flm_benchmarks.data", description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("data/benchmark"), help="for the logs")
+    parser.add_argument(
+        "--quick", action="store_true", help="small logs, for a try: no results, no exit code"
+    )
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     args = parser.parse_args(argv)
-    parts = last_parts("data", "part")
+    at, parts = Place(work=args.work, quick=args.quick), last_parts("data", "part")
     for name in args.only:
         begin = time.perf_counter()
-        bounds, records = PARTS[name](args.work)
+        bounds, records = PARTS[name](at)
         seconds = time.perf_counter() - begin
         parts[name] = {"part": name, "seconds": seconds, "bounds": bounds, "records": records}
-        kept = [parts[name] for name in PARTS if name in parts]
-        write_results("data", kept, command="python -m flm_benchmarks.data")
-    bounds = [bound for name in PARTS if name in parts for bound in parts[name]["bounds"]]
+        if not args.quick:
+            kept = [parts[name] for name in PARTS if name in parts]
+            write_results("data", kept, command="python -m flm_benchmarks.data")
+    shown = args.only if args.quick else [name for name in PARTS if name in parts]
+    bounds = [bound for name in shown for bound in parts[name]["bounds"]]
     print(as_table(bounds))
-    return int(not all(bound["passed"] for bound in bounds))
+    return int(not args.quick and not all(bound["passed"] for bound in bounds))
 
 
 if __name__ == "__main__":

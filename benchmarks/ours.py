@@ -228,10 +228,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run our variants on a split file."""
     told = parser("ours")
     told.add_argument("family", choices=FAMILIES)
+    told.add_argument("--steps", type=int, help="of each run, for a try")
     args = told.parse_args(argv)
     if not args.split.exists():
         raise UserError(f"--split {args.split}: no such file; make it with peers.splits")
-    runs = Runs(config=CONFIGS / f"{args.family}.yaml", folder=args.out / "runs")
+    config, folder = CONFIGS / f"{args.family}.yaml", args.out / "runs"
+    runs = Runs(config=config, folder=folder, steps=args.steps)
     maker = Maker(family=args.family, data=args.split.parent.parent, runs=runs)
     grids = variants_of(args.grid or args.family)
     code = run_peers(maker.peers(list(grids)), grids, args)

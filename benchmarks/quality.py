@@ -5,8 +5,8 @@ left.
 
 Run it with `python benchmarks/quality.py` until it is done: what was answered is not asked again
 (it lies in benchmarks/results/answers: name another folder by `--answers` to measure all anew), and
-nothing is begun after `--minutes`. `--quick` takes the first of all settings and one seed, and
-writes no results.
+nothing is begun after `--minutes`. `--quick` takes the first of all settings and parts, and one
+seed, and writes no results.
 """
 
 import argparse
@@ -52,6 +52,7 @@ class Place:
     kept: Path  # of answers
     quick: bool
     until: float  # by time.monotonic
+    steps: int | None = None  # of our runs, for a try
 
     def answers(self, suite: str) -> Path:
         """The folder of what was answered; a quick one's is another."""
@@ -141,11 +142,12 @@ def compared(name: str, suite: Suite, at: Place) -> tuple[list[dict], list[dict]
         raise UserError(f"{PEERS}: is not there; make it with `make peers`")
     data, out = data_folder(at.data, suite.data), at.answers(name)
     split = write_splits(data, at.work / suite.data, [suite.split])[suite.split]
-    for python, module in (
-        (PEERS, [f"flm_benchmarks.peers.{suite.family}"]),
-        (sys.executable, ["flm_benchmarks.ours", suite.family]),
+    steps = [] if at.steps is None else ["--steps", str(at.steps)]
+    for python, module, more in (
+        (PEERS, [f"flm_benchmarks.peers.{suite.family}"], []),
+        (sys.executable, ["flm_benchmarks.ours", suite.family], steps),
     ):
-        answered(python, [*module, "--grid", suite.section], split, out, at)
+        answered(python, [*module, "--grid", suite.section, *more], split, out, at)
     return judged(name, suite, SplitLog.read(split), out)
 
 
@@ -187,12 +189,13 @@ def ablation(at: Place) -> tuple[list[dict], list[dict]]:
     data = data_folder(at.data, "ml-100k")
     split = write_splits(data, at.work / "ml-100k", ["last"])["last"]
     out = at.answers("ablation")
-    runs = Runs(config=CONFIGS / "ablation.yaml", folder=out / "runs")
+    runs = Runs(config=CONFIGS / "ablation.yaml", folder=out / "runs", steps=at.steps)
+    parts = dict(list(told["ablation"].items())[: 1 if at.quick else None])
     records = ablated(
         runs,
         split.parent.parent,
         SplitLog.read(split),
-        parts=told["ablation"],
+        parts=parts,
         seeds=SEEDS[:1] if at.quick else SEEDS,
         out=out,
         until=at.until,
@@ -211,8 +214,9 @@ def both_stages(at: Place) -> tuple[list[dict], list[dict]]:
         data = whole if share == 1 else thinned(last, at.work / "data" / name, share)
         split = write_splits(data, at.work / name, ["last"])["last"]
         out = at.answers("stages") / f"{share:.0%}"
+        folder = at.answers("stages") / "runs"
         first, second = (
-            Runs(config=BUNDLED / f"{stage}.yaml", folder=at.answers("stages") / "runs")
+            Runs(config=BUNDLED / f"{stage}.yaml", folder=folder, steps=at.steps)
             for stage in ("pretrain", "finetune")
         )
         told = stages.compared(
@@ -242,14 +246,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python benchmarks/quality.py", description=__doc__)
     parser.add_argument("--suite", nargs="+", choices=[*PARTS, "ranking"], default=list(PARTS))
     parser.add_argument("--quick", action="store_true", help="one setting and one seed each")
+    parser.add_argument("--steps", type=int, help="with --quick: of each of our runs, for a try")
     parser.add_argument("--data", type=Path, default=Path("data"), help="of ml-100k and latest")
     parser.add_argument("--work", type=Path, default=Path("data/quality"), help="for all it makes")
     kept = RESULTS / "answers"
     parser.add_argument("--answers", type=Path, default=kept, help="kept from run to run")
     parser.add_argument("--minutes", type=float, default=30, help="begin nothing after them")
     args = parser.parse_args(argv)
-    until = time.monotonic() + 60 * args.minutes
-    at = Place(data=args.data, work=args.work, kept=args.answers, quick=args.quick, until=until)
+    if args.steps is not None and not args.quick:
+        raise UserError(f"--steps: {args.steps}; allowed: with --quick, whose answers aren't kept")
+    at = Place(
+        data=args.data,
+        work=args.work,
+        kept=args.answers,
+        quick=args.quick,
+        until=time.monotonic() + 60 * args.minutes,
+        steps=args.steps,
+    )
     suites, left = last_parts("quality", "suite"), []
     bounds: list[dict[str, Any]] = []
     for name in dict.fromkeys(HEADLINE if name == "ranking" else name for name in args.suite):
@@ -268,7 +281,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if left:
         print(f"left: {', '.join(left)}; run the same again to go on")
         return OUT_OF_TIME
-    return int(not all(bound["passed"] for bound in bounds))
+    return int(args.steps is None and not all(bound["passed"] for bound in bounds))
 
 
 if __name__ == "__main__":

@@ -21,31 +21,33 @@ from flm_torchrec.config import RunConfig
 from flm_torchrec.typed_yaml import load_yaml
 
 
-def overrides(data: Path, setting: Mapping[str, Any], seed: int) -> list[str]:
-    """A setting as the command line takes it."""
-    told = {"data.path": str(data), "train.seed": seed} | dict(setting)
-    return [f"{key}={json.dumps(value)}" for key, value in told.items()]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runs:
     """Trainings by one configuration, which differ in data, setting and seed."""
 
     config: Path
     folder: Path
+    steps: int | None = None  # in place of what is configured, for a try
 
     @property
     def version(self) -> str:
         """A hash of the configuration's content."""
-        return hashlib.sha256(self.config.read_bytes()).hexdigest()[:12]
+        told = hashlib.sha256(self.config.read_bytes()).hexdigest()[:12]
+        return told if self.steps is None else f"{told}, {self.steps} steps"
+
+    def overrides(self, data: Path, setting: Mapping[str, Any], seed: int) -> list[str]:
+        """A setting as the command line takes it."""
+        told = {"data.path": str(data), "train.seed": seed} | dict(setting)
+        told |= {} if self.steps is None else {"train.steps": self.steps}
+        return [f"{key}={json.dumps(value)}" for key, value in told.items()]
 
     def read(self, data: Path, setting: Mapping[str, Any], seed: int) -> RunConfig:
         """The configuration of one of them."""
-        return load_yaml(self.config, RunConfig, overrides(data, setting, seed))
+        return load_yaml(self.config, RunConfig, self.overrides(data, setting, seed))
 
     def trained(self, data: Path, setting: Mapping[str, Any], seed: int) -> Path:
         """The folder of a run, trained unless it is; what was cut off goes on where it stopped."""
-        given = overrides(data, setting, seed)
+        given = self.overrides(data, setting, seed)
         told = json.dumps([self.version, *given])
         run = self.folder / hashlib.sha256(told.encode()).hexdigest()[:12]
         if "seconds" not in read_report(run):

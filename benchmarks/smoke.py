@@ -1,0 +1,80 @@
+"""Every benchmark in miniature: that all of it runs; the figures mean nothing. 1 when one fails.
+
+Run it with `make bench-smoke`; what each printed lies in data/smoke.
+"""
+
+import argparse
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from flm_benchmarks.folders import thinned
+from flm_benchmarks.peers.splits import write_splits
+from flm_benchmarks.quality import SUITES, data_folder
+
+from flm_torchrec.errors import app
+
+SUITES_AND_PARTS = (
+    *("ranking_last", "ranking_latest", "cold_items", "cold_users", "clicks", "ratings"),
+    *("stages", "ablation"),
+)
+SHARE = 0.05  # of what MovieLens-100K trains on
+
+
+def commands(work: Path) -> Mapping[str, str]:
+    """Each benchmark as it is started, by its name."""
+    sharding = "-m flm_benchmarks.sharding.run --preset many-small --table-gib 0.05 --ablation"
+    reshard = f"--folder {work}/reshard --out {work}/reshard.jsonl --worlds 1 2"
+    quality = f"--data {work}/data --work {work}/quality --suite {' '.join(SUITES_AND_PARTS)}"
+    return {
+        "sharding": f"torchrun --nproc_per_node 2 {sharding} --steps 5 --out {work}/lines.jsonl "
+        f"--html {work}/sharding.html",
+        "compare": f"python -m flm_benchmarks.compare {work}/lines.jsonl {work}/lines.jsonl",
+        "reshard_matrix": f"python -m flm_benchmarks.reshard_matrix {reshard} "
+        "--types row_wise column_wise",
+        "scale": f"python -m flm_benchmarks.scale --quick --data {work}/data/ml-100k",
+        "data": f"python -m flm_benchmarks.data --quick --work {work}/logs",
+        "quality": f"python -m flm_benchmarks.quality --quick --steps 10 {quality}",
+    }
+
+
+def small_data(data: Path, work: Path) -> None:
+    """MovieLens-100K with few interactions, under the names of both data sets of the benchmarks."""
+    whole = data_folder(data, "ml-100k")
+    last = write_splits(whole, work / "whole", ["last"])["last"].parent.parent
+    for name in {suite.data for suite in SUITES.values()}:
+        thinned(last, work / "data" / name, SHARE)
+
+
+@app
+def main(argv: Sequence[str] | None = None) -> int:
+    """Start one after the other, and tell what each took."""
+    parser = argparse.ArgumentParser(prog="python -m flm_benchmarks.smoke", description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("data"), help="of ml-100k")
+    parser.add_argument("--work", type=Path, default=Path("data/smoke"), help="made anew")
+    parser.add_argument("--only", nargs="+", choices=list(commands(Path())))
+    args = parser.parse_args(argv)
+    shutil.rmtree(args.work, ignore_errors=True)
+    small_data(args.data, args.work)
+    failed, began = [], time.perf_counter()
+    for name, told in commands(args.work).items():
+        if args.only is not None and name not in args.only:
+            continue
+        program, *rest = shlex.split(told)
+        command = [str(Path(sys.executable).parent / program), *rest]
+        begin, log = time.perf_counter(), args.work / f"{name}.log"
+        with log.open("w", encoding="utf-8") as file:
+            code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode
+        outcome = "runs" if code == 0 else f"FAILED with exit code {code}, see {log}"
+        print(f"{name}: {outcome}; {time.perf_counter() - begin:.0f} s", flush=True)
+        failed += [name] if code else []
+    print(f"all in {time.perf_counter() - began:.0f} s, {len(failed)} failed")
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
