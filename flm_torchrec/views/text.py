@@ -1,13 +1,15 @@
 """The text view: any Hugging Face encoder, its vectors cached where it isn't trained."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from flm_torchrec.data.batch import MaskedText, TextRows
 from flm_torchrec.views.layers_below import StatesBelow, above, layers_of
+from flm_torchrec.views.rank_allocation import RankAllocation
 
 
 class TextView(nn.Module):
@@ -17,6 +19,11 @@ class TextView(nn.Module):
     All texts share the encoder; each has a projection of its own. Rows named by a batch's
     `TextRows` are encoded with gradient; all others use the vector that `vectors` holds for the
     item. What of the encoder isn't trained stays in evaluation mode.
+
+    With `micro_batch` a step encodes so many texts at a time and keeps nothing of them but the
+    result: backward encodes them again. `dtype` is that of the encoder's products; parameters,
+    gradients and all that comes out are float32. `ranks` are those of AdaLoRA's adapters:
+    `allocate_ranks` is to be called after each optimizer step.
 
     Example:
         view = TextView(AutoModel.from_pretrained(folder), hidden=384, dim=64, names=("title",))
@@ -35,9 +42,15 @@ class TextView(nn.Module):
         dim: int,
         names: Sequence[str] = ("text",),
         last_token: bool = False,
+        micro_batch: int = 0,
+        dtype: torch.dtype = torch.float32,
+        ranks: RankAllocation | None = None,
     ) -> None:
         super().__init__()
         self.last_token = last_token
+        self.micro_batch = micro_batch
+        self.dtype = dtype
+        self.ranks = ranks
         self.encoder = encoder
         self.hidden = hidden
         self.dim = dim
@@ -67,9 +80,20 @@ class TextView(nn.Module):
                 module.eval()
         return self
 
-    def token_states(self, tokens: Tensor, attention: Tensor) -> Tensor:
-        """(K, S) -> (K, S, H)"""
-        return self.encoder(input_ids=tokens, attention_mask=attention).last_hidden_state
+    def allocate_ranks(self, step: int, *, steps: int) -> None:
+        """After step `step` of `steps`, while its gradients are there."""
+        if self.ranks is not None:
+            self.ranks.allocate(self.encoder, step, steps=steps)
+
+    def token_states(self, tokens: Tensor, attention: Tensor, row: Tensor | None = None) -> Tensor:
+        """(K, S) -> (K, S, H); `row` (K,) names texts of which `below` may be kept."""
+        with torch.autocast(tokens.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            if row is None or self.below is None:
+                states = self.encoder(input_ids=tokens, attention_mask=attention).last_hidden_state
+            else:
+                given = self.below.padded(row, tokens.shape[1])
+                states = above(self.encoder, given, attention, last=self.below.last)
+        return states.float()
 
     def token_embedding(self) -> Tensor:
         """(W, H), the encoder's own token embeddings."""
@@ -77,12 +101,8 @@ class TextView(nn.Module):
 
     def encode(self, tokens: Tensor, attention: Tensor, row: Tensor | None = None) -> Tensor:
         """(K, S) -> (K, H) of length sqrt(H): the mean over the tokens, or the last of them, as
-        the cache holds it. `row` (K,) names texts of which `below` may be kept."""
-        if row is None or self.below is None:
-            states = self.token_states(tokens, attention)
-        else:
-            given = self.below.padded(row, tokens.shape[1])
-            states = above(self.encoder, given, attention, last=self.below.last)
+        the cache holds it. `row` as in `token_states`."""
+        states = self.token_states(tokens, attention, row)
         weight = attention.to(states.dtype)
         if self.last_token:
             weight = weight * (weight.cumsum(1) == weight.sum(1, keepdim=True))
@@ -105,17 +125,25 @@ class TextView(nn.Module):
         if item is not None and self.names:
             rows, has_text = self._rows(item, text, item[:0] if hidden is None else hidden)
         if masked.tokens.shape[0] > 0:
-            states = self.token_states(masked.tokens, masked.attention)
+            states = self._in_parts(self.token_states, masked.tokens, masked.attention)
         return rows, has_text, states, embedding
 
     def _rows(self, item: Tensor, text: TextRows, hidden: Tensor) -> tuple[Tensor, Tensor]:
         cached = torch.cat([self.vectors[:, item], self.hidden_vectors[:, hidden]], dim=1)
         if text.item.shape[0] > 0:
             row = self.below and self.below.row(text.name, item[text.item])
-            fresh = self.encode(text.tokens, text.attention, row)
+            given = (text.tokens, text.attention, *(() if row is None else (row,)))
+            fresh = self._in_parts(self.encode, *given)
             cached = cached.index_put((text.name, text.item), fresh)
         projected = zip(self.projections, cached, strict=True)
         return torch.stack([project(rows) for project, rows in projected]), (cached != 0).any(2)
+
+    def _in_parts(self, encode: Callable[..., Tensor], *texts: Tensor) -> Tensor:
+        """`encode` of texts (K, ...), `micro_batch` of them at a time."""
+        if not self.micro_batch or not torch.is_grad_enabled():
+            return encode(*texts)
+        parts = zip(*(rows.split(self.micro_batch) for rows in texts), strict=True)
+        return torch.cat([checkpoint(encode, *part, use_reentrant=False) for part in parts])
 
 
 def freeze(encoder: nn.Module, mode: Literal["frozen", "last_n", "full"], *, last: int) -> None:

@@ -22,12 +22,19 @@ VERSION = "mean pooling 1"
 MOST_BELOW = 2 << 30  # bytes of states that are kept in memory
 
 
-def content_hash(encoder: nn.Module, table: TokenTable, num_rows: int, *, below: int = 0) -> str:
+def content_hash(
+    encoder: nn.Module,
+    table: TokenTable,
+    num_rows: int,
+    *,
+    below: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> str:
     """Of how vectors are made, the encoder and the tokens of the first `num_rows` texts: another
     of these is another file. With `below` of the encoder without its last so many layers."""
-    digest = hashlib.blake2b(
-        f"{VERSION}, {below}".encode() if below else VERSION.encode(), digest_size=16
-    )
+    how = [VERSION, *([str(below)] if below else [])]
+    how += [str(dtype)] if dtype != torch.float32 else []
+    digest = hashlib.blake2b(", ".join(how).encode(), digest_size=16)
     path, layers = layers_of(encoder)
     above = tuple(f"{path}.{place}." for place in range(len(layers) - below, len(layers)))
     config = getattr(encoder, "config", None)
@@ -63,7 +70,8 @@ def text_vectors(
     """
     table, num_rows = texts.table, texts.num_names * texts.num_items  # those of a corpus follow
     shape = texts.num_names, texts.num_items, view.hidden
-    file = folder and folder / f"text-{content_hash(view.encoder, table, num_rows)}.npy"
+    hashed = content_hash(view.encoder, table, num_rows, dtype=view.dtype)
+    file = folder and folder / f"text-{hashed}.npy"
     if (kept := _kept(file, gather)) is not None:
         return kept.view(shape)
     rows = _by_length(table, num_rows)

@@ -112,7 +112,7 @@ def test_vectors_of_a_catalogue_come_from_what_is_kept(view, texts, monkeypatch)
     alone = {"folder": None, "rank": 0, "world_size": 1, "gather": lambda tensor: tensor}
     whole = text_vectors(view, texts, **alone)
     view.below = kept(view, texts)
-    monkeypatch.setattr(view, "token_states", None)  # the whole encoder is not asked
+    monkeypatch.setattr(view.encoder.embeddings, "forward", None)  # the whole is not asked
     torch.testing.assert_close(text_vectors(view, texts, **alone, known=True), whole)
 
 

@@ -111,3 +111,13 @@ def test_the_shares_of_all_ranks_cover_every_text(view, texts, world_size):
 def test_a_catalogue_without_text_has_no_vectors(view, encoder_folder):
     texts = texts_of(["", ""], encoder_folder)
     assert alone(view, texts).tolist() == [[[0.0] * 16] * 2]
+
+
+def test_vectors_in_bf16_have_a_file_of_their_own(view, texts, tmp_path):
+    exact = alone(view, texts, tmp_path)
+    view.dtype = torch.bfloat16
+    half = alone(view, texts, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert half.dtype == torch.float32
+    assert not torch.equal(half, exact)
+    torch.testing.assert_close(half, exact, rtol=0.05, atol=0.05)
