@@ -21,8 +21,9 @@ from flm_torchrec.planning.costs import (
     Costs,
     Parts,
 )
+from flm_torchrec.training.precision import NUMBER_BYTES
 
-_ID_BYTES, _POOLED_BYTES = 8, 4  # an id; a number of a pooled row, which is fp32
+_ID_BYTES, _POOLED_BYTES = 8, 4  # an id; a number of a pooled row, which is fp32 on its rank
 _BY_ROWS = ("row_wise", "table_row_wise", "grid_shard")
 
 
@@ -71,11 +72,13 @@ class AdditiveEstimator(ShardEstimator):
         cluster: Cluster,
         exchanges: Exchanges,
         bags: Mapping[str, int],
+        communication: str,
     ) -> None:
         self._calibration = calibration
         self._cluster = cluster
         self._exchanges = exchanges
         self._bags = bags
+        self._sent = NUMBER_BYTES[communication] / _POOLED_BYTES
 
     def estimate(self, sharding_options: list[ShardingOption], *_: object, **__: object) -> None:
         for option in sharding_options:
@@ -113,11 +116,12 @@ class AdditiveEstimator(ShardEstimator):
             )
         ids = line("all_to_all").work_ms(size=load.ids * _ID_BYTES)
         to, back = ways(option.sharding_type)
+        sent = load.pooled_bytes * self._sent
         return Perf(
             fwd_compute=lookup,
-            fwd_comms=line(to).work_ms(size=load.pooled_bytes),
+            fwd_comms=line(to).work_ms(size=sent),
             bwd_compute=update,
-            bwd_comms=line(back).work_ms(size=load.pooled_bytes),
+            bwd_comms=line(back).work_ms(size=sent),
             input_dist_comms=ids,
         )
 

@@ -37,6 +37,8 @@ def by_family(request: Request) -> dict[str, Planned | NoPlan]:
     for kind in SHARDING_TYPES:
         if kind == DATA_PARALLEL and request.optimizer in FUSED_ONLY:
             continue
+        if not all(request.allows(table, kind) for table in request.tables):
+            continue
         plans[kind] = make_plan(replace(request, types=(kind,), constraints={}, kernels={}))
     return plans
 
@@ -64,9 +66,12 @@ def even(planned: Planned) -> list[Remedy]:
 
 
 def _cuts(request: Request, kind: str, names: tuple[str, ...]) -> bool:
-    """Would the sharding type cut one of the tables? TorchRec leaves narrow columns whole."""
-    wide = 2 * MIN_CW_DIM
-    return kind != "column_wise" or any(t.dim >= wide for t in request.tables if t.name in names)
+    """May the sharding type be had, and would it cut one of the tables? TorchRec leaves narrow
+    columns whole."""
+    tables = [table for table in request.tables if table.name in names]
+    if not all(request.allows(table, kind) for table in tables):
+        return False
+    return kind != "column_wise" or any(table.dim >= 2 * MIN_CW_DIM for table in tables)
 
 
 def _largest(failed: NoPlan) -> tuple[str, ...]:
@@ -88,12 +93,17 @@ def _changes(request: Request, culprits: tuple[str, ...]) -> Iterator[tuple[str,
         if is_new and _cuts(request, kind, culprits):
             own = {**request.constraints, **dict.fromkeys(culprits, kind)}
             yield kind, f"{kind} for {of}", replace(request, constraints=own)
-    half = _changed(request, lambda table: replace(table, dtype="fp16"), culprits)
+
+    def halved(table: Table) -> Table:
+        half = replace(table, dtype="fp16")
+        return half if any(request.allows(half, kind) for kind in allowed[table.name]) else table
+
+    half = _changed(request, halved, culprits)
     if half != request:
         yield "fp16", f"fp16 for {of}", half
     everything = tuple(allowed)
     if set(everything) != set(culprits):
-        changed = _changed(request, lambda table: replace(table, dtype="fp16"), everything)
+        changed = _changed(request, halved, everything)
         yield "fp16", "fp16 for all tables", changed
     if request.cluster.device == "cuda":
         for kernel in ("fused_uvm_caching", "fused_uvm"):

@@ -91,32 +91,28 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
         )
 
 
-def read_calibration(path: Path) -> Calibration:
+def read_calibration(path: Path, *, option: str = "--calibration") -> Calibration:
     """A file that `write_calibration` wrote; UserError that says what is wrong with another."""
-    again = "; measure again with: flm plan calibrate"
+    told, again = f"{option} {path}", "; measure again with: flm plan calibrate"
     if not path.is_file():
-        raise UserError(f"--calibration {path}: there is no such file{again}")
+        raise UserError(f"{told}: there is no such file{again}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"--calibration {path}: is not JSON: {error}{again}") from None
+        raise UserError(f"{told}: is not JSON: {error}{again}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"--calibration {path}: is no calibration (format: {FORMAT}){again}")
+        raise UserError(f"{told}: is no calibration (format: {FORMAT}){again}")
     if content.get("version") != VERSION:
-        raise UserError(
-            f"--calibration {path}: version {content.get('version')}; allowed: {VERSION}{again}"
-        )
+        raise UserError(f"{told}: version {content.get('version')}; allowed: {VERSION}{again}")
     checksum = content.pop("checksum", None)
     if checksum != _checksum(content):
-        raise UserError(
-            f"--calibration {path}: is not as it was written (its checksum differs){again}"
-        )
+        raise UserError(f"{told}: is not as it was written (its checksum differs){again}")
     try:
         return Calibration.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        raise UserError(f"--calibration {path}: {key}: {first['msg']}{again}") from None
+        raise UserError(f"{told}: {key}: {first['msg']}{again}") from None
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

@@ -10,9 +10,9 @@ from typing import Literal
 
 from flm_torchrec.planning.alternatives import Remedy, even, remedies
 from flm_torchrec.planning.cluster import shown_bytes
-from flm_torchrec.planning.plan import RESERVED, NoPlan, Planned
+from flm_torchrec.planning.plan import NoPlan, Planned
 from flm_torchrec.planning.tables import Table
-from flm_torchrec.training.sharding import DATA_PARALLEL
+from flm_torchrec.training.placing import DATA_PARALLEL, RESERVED
 
 IMBALANCE = 1.2  # of the busiest rank against the mean
 _FULL = 0.9  # of the memory that tables may take

@@ -10,22 +10,22 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 from torch import nn
+from torchrec import EmbeddingBagCollection
 from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
 from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
 from torchrec.distributed.planner.types import PerfModel, PlannerError, ShardingOption
-from torchrec.distributed.types import ModuleSharder
+from torchrec.distributed.types import EmbeddingModuleShardingPlan, ShardingPlan
 
 from flm_torchrec.planning.costs import OVERHEAD, Costs, Parts
 from flm_torchrec.planning.options import Enumerator, without_way
+from flm_torchrec.planning.price import placements_of
 from flm_torchrec.planning.pricing import costs_of, estimators_of, topology_of
 from flm_torchrec.planning.request import Request
 from flm_torchrec.planning.silence import silent
-from flm_torchrec.training.sharding import Sharder
+from flm_torchrec.training.placing import RESERVED, sharders
 
-RESERVED = 0.15  # of a GPU's memory, for everything that is no table: as training keeps free
 _LIMIT = 120  # seconds after which no further proposal is tried
 _RUNNERS_UP = 5
 
@@ -85,6 +85,7 @@ class Planned:
     runners_up: tuple[RunnerUp, ...]
     proposals: int
     seconds: float  # that planning took
+    as_torchrec: ShardingPlan  # of the request's own module
 
     @property
     def sharding(self) -> dict[str, str]:
@@ -93,6 +94,19 @@ class Planned:
         default = Counter(types.values()).most_common(1)[0][0]
         others = {table: kind for table, kind in types.items() if kind != default}
         return {"default": default, **others}
+
+    def of_model(self, model: nn.Module) -> ShardingPlan:
+        """The plan as one of the collections in which `model`, not yet sharded, has the tables."""
+        placements = placements_of(self.as_torchrec)
+        return ShardingPlan(
+            plan={
+                path: EmbeddingModuleShardingPlan(
+                    {table.name: placements[table.name] for table in module.embedding_bag_configs()}
+                )
+                for path, module in model.named_modules()
+                if isinstance(module, EmbeddingBagCollection)
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,17 +160,16 @@ def make_plan(request: Request) -> Planned | NoPlan:
         timeout_seconds=_LIMIT,
     )
     module = request.module()
-    sharders = cast("list[ModuleSharder[nn.Module]]", [Sharder()])
+    ways = sharders(request.communication, planning=True)
     with silent():
         if missing := without_way(request):
             return _no_plan(request, topology, [], missing, began)
-        options = enumerator.enumerate(module, sharders)
+        options = enumerator.enumerate(module, ways)
         try:
-            planner.plan(module, sharders)
+            plan = planner.plan(module, ways)
         except PlannerError:
             return _no_plan(request, topology, options, [], began)
-    assert planner._best_plan is not None
-    return _planned(request, recorder, planner._best_plan, planner._num_proposals, began)
+    return _planned(request, recorder, plan, planner, began)
 
 
 def _told(option: ShardingOption) -> str:
@@ -168,11 +181,12 @@ def _told(option: ShardingOption) -> str:
 def _planned(
     request: Request,
     recorder: _Recorder,
-    plan: list[ShardingOption],
-    proposals: int,
+    as_torchrec: ShardingPlan,
+    planner: EmbeddingShardingPlanner,
     began: float,
 ) -> Planned:
-    costs = recorder.costs
+    costs, plan = recorder.costs, planner._best_plan
+    assert plan is not None
     loads = costs.loads(plan)
     memory = [[0, 0] for _ in loads]
     for option in plan:
@@ -197,7 +211,8 @@ def _planned(
             for cost, choice in recorder.best
             if choice != own
         )[:_RUNNERS_UP],
-        proposals=proposals,
+        proposals=planner._num_proposals,
+        as_torchrec=as_torchrec,
         seconds=time.perf_counter() - began,
     )
 

@@ -15,7 +15,6 @@ from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
 from torchrec.distributed.planner.types import ShardingOption
 from torchrec.distributed.types import (
     EmbeddingModuleShardingPlan,
-    ModuleSharder,
     ParameterSharding,
     ShardingPlan,
 )
@@ -23,7 +22,7 @@ from torchrec.distributed.types import (
 from flm_torchrec.planning.costs import Parts
 from flm_torchrec.planning.pricing import costs_of, estimators_of, topology_of
 from flm_torchrec.planning.request import Request
-from flm_torchrec.training.sharding import Sharder
+from flm_torchrec.training.placing import sharders
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +45,13 @@ def price(request: Request, plan: ShardingPlan) -> Priced:
     enumerator = EmbeddingEnumerator(
         topology, request.batch_size, constraints, estimators_of(request, topology, constraints)
     )
-    chosen = placed(enumerator, request.module(), placements, world_size=topology.world_size)
+    chosen = placed(
+        enumerator,
+        request.module(),
+        placements,
+        world_size=topology.world_size,
+        communication=request.communication,
+    )
     costs = costs_of(request)
     loads = costs.loads(chosen)
     counts = [0] * topology.world_size
@@ -72,12 +77,12 @@ def placed(
     placements: Mapping[str, ParameterSharding],
     *,
     world_size: int,
+    communication: str = "fp32",
 ) -> list[ShardingOption]:
     """The planner's options of a plan for `model`, not yet sharded: one a table, whose shards have
     their ranks, bytes and times."""
     chosen: dict[str, ShardingOption] = {}
-    sharders = cast("list[ModuleSharder[nn.Module]]", [Sharder()])
-    for option in enumerator.enumerate(model, sharders):
+    for option in enumerator.enumerate(model, sharders(communication, planning=True)):
         placement = placements[option.name]
         if option.name not in chosen and _is_option(option, placement):
             ranks = placement.ranks or range(world_size)

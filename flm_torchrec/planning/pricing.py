@@ -52,7 +52,9 @@ def estimators_of(
             f"a calibration of a {request.cluster.device} machine"
         )
     return [
-        AdditiveEstimator(known, request.cluster, _exchanges(request), request.bags),
+        AdditiveEstimator(
+            known, request.cluster, _exchanges(request), request.bags, request.communication
+        ),
         EmbeddingStorageEstimator(topology=topology, constraints=dict(constraints)),
     ]
 

@@ -20,10 +20,10 @@ from flm_torchrec.planning.calibration import Calibration
 from flm_torchrec.planning.cluster import Cluster
 from flm_torchrec.planning.tables import Dtype, Table
 from flm_torchrec.training.optimizers import table_optimizer
-from flm_torchrec.training.sharding import DATA_PARALLEL, SHARDING_TYPES
+from flm_torchrec.training.placing import DATA_PARALLEL, SHARDING_TYPES
+from flm_torchrec.training.precision import check_precision, works_with
 
-# Training's own `auto`; every type but data-parallel, whose gradients are dense.
-AUTO = ("table_wise", "row_wise")
+# Every type but data-parallel, whose gradients are dense.
 MODEL_PARALLEL = tuple(kind for kind in SHARDING_TYPES if kind != DATA_PARALLEL)
 IN_MEMORY = ("fused", "dense")
 _DTYPES: Mapping[Dtype, DataType] = {"fp32": DataType.FP32, "fp16": DataType.FP16}
@@ -42,6 +42,7 @@ class Request:
     kernels: Mapping[str, str] = field(default_factory=dict)  # by table; others: in memory
     bags: Mapping[str, int] = field(default_factory=dict)  # by table, of other batch sizes
     calibration: Calibration | None = None
+    communication: str = "fp32"  # of pooled rows and their gradients
 
     def __post_init__(self) -> None:
         table_optimizer(self.optimizer, 0.0, torch.device(self.cluster.device))
@@ -54,9 +55,25 @@ class Request:
         for table in (*self.constraints, *self.kernels, *self.bags):
             if table not in names:
                 raise UserError(f"sharding: '{table}' is no table; allowed: {', '.join(names)}")
+        for table in self.tables:
+            check_precision(
+                table.name,
+                # Of several, only those that work are chosen from.
+                sharding_type=(*self.types_of(table), *self._asked(table))[0],
+                widths=[table.dim],
+                communication=self.communication,
+                dtype=table.dtype,
+            )
 
     def types_of(self, table: Table) -> tuple[str, ...]:
         """The sharding types that the planner may choose for a table."""
+        return tuple(kind for kind in self._asked(table) if self.allows(table, kind))
+
+    def allows(self, table: Table, kind: str) -> bool:
+        """Does the sharding type work with how rows are kept and exchanged?"""
+        return works_with(kind, communication=self.communication, dtype=table.dtype)
+
+    def _asked(self, table: Table) -> tuple[str, ...]:
         own = self.constraints.get(table.name)
         return self.types if own is None else (own,)
 

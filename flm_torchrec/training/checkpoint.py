@@ -41,7 +41,14 @@ from flm_torchrec.training.markers import (
 )
 from flm_torchrec.training.sharding import describe_plan
 from flm_torchrec.training.state import check_shapes, entry_shapes, sharded_state
-from flm_torchrec.training.stored import as_written, check_files, find_damage, read, write
+from flm_torchrec.training.stored import (
+    as_written,
+    check_files,
+    entries,
+    find_damage,
+    read,
+    write,
+)
 
 __all__ = [
     "MARKER",
@@ -148,9 +155,10 @@ def load(
 ) -> dict[str, Any]:
     """Load the checkpoint at `path`; -> what `save` was given as `meta`, and "step".
 
-    The plan and the number of ranks may differ: rank 0 says which optimizer state is converted for
-    it. Raises UserError, with nothing loaded, when the checkpoint is damaged (not looked for if it
-    is `verified`), of another schema, or has other entries and shapes than model and optimizer.
+    The plan, the number of ranks and the type of tables' rows may differ: rank 0 says what is
+    converted for it. Raises UserError, with nothing loaded, when the checkpoint is damaged (not
+    looked for if it is `verified`), of another schema, or has other entries and shapes than model
+    and optimizer.
     """
     path = Path(path)
     if not verified:
@@ -169,9 +177,7 @@ def load(
     asked = {"model": state["model"], "optimizer": convert.request(state["optimizer"], made)}
     read(path, asked)
     convert.fill(state["optimizer"], asked["optimizer"], made, step=marker["step"])
-    if dist.get_rank() == 0:
-        for one in made:
-            print(one.told(), flush=True)
+    _tell(path, state["model"], made)
     dmp.load_state_dict(OrderedDict(state["model"]))
     optimizer.load_state_dict({"state": state["optimizer"]})
     return {**marker["meta"], "step": marker["step"]}
@@ -224,6 +230,7 @@ def load_matching(
             f"the checkpoint holds {held.get(f'model.{first}')} there"
         )
     read(path, {"model": common})
+    _tell(path, common | longer)
     for name, value in longer.items():
         rows = {name: torch.empty(held[f"model.{name}"])}
         read(path, {"model": rows})
@@ -231,6 +238,14 @@ def load_matching(
     # Of the same tensors; lets the kernels drop what they cached.
     dmp.load_state_dict(OrderedDict(model))
     return matched
+
+
+def _tell(path: Path, model: Mapping[str, Any], made: Sequence[convert.Conversion] = ()) -> None:
+    """Say once what is converted of the checkpoint at `path` for state that is named as there."""
+    if dist.get_rank() == 0:
+        held = {name: own.properties.dtype for name, own in entries(path).items()}
+        for line in (*convert.retyped(held, model), *(one.told() for one in made)):
+            print(line, flush=True)
 
 
 def _has_more_rows(value: torch.Tensor, shape: list[int] | None) -> bool:

@@ -1,9 +1,14 @@
-"""What differs between the versions of TorchRec that are supported (1.6 and 1.8)."""
+"""What differs between the versions of TorchRec that are supported (1.6 and 1.8), and what neither
+it nor torch lets its callers say."""
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
+from torch.distributed import distributed_c10d
 from torchrec.distributed.planner import Topology
 from torchrec.distributed.planner import types as planner_types
 from torchrec.distributed.planner.constants import (
@@ -38,6 +43,21 @@ def silence_others() -> None:
         warnings.filterwarnings("ignore", message=message, category=Warning)
     for name in OTHERS_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def group_timeout(timeout: timedelta) -> Iterator[None]:
+    """Let ranks wait so long in groups that others make meanwhile, such as TorchRec's of the ranks
+    of a machine: they take torch's default, which can be had by its name alone."""
+    names = ("default_pg_timeout", "default_pg_nccl_timeout")
+    usual = {name: getattr(distributed_c10d, name) for name in names}
+    try:
+        for name in names:
+            setattr(distributed_c10d, name, timeout)
+        yield
+    finally:
+        for name, value in usual.items():
+            setattr(distributed_c10d, name, value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

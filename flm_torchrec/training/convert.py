@@ -110,6 +110,23 @@ def conversions(
     return made
 
 
+def retyped(held: Mapping[str, torch.dtype], model: Mapping[str, Any]) -> list[str]:
+    """What is done to the values of a model's state that a checkpoint holds as another type, for
+    the user; `held` has the types of all its entries."""
+    told = []
+    for name, value in model.items():
+        before = held.get(f"model.{name}")
+        if isinstance(value, torch.Tensor) and before not in (None, value.dtype):
+            how = (
+                "as they are"
+                if torch.promote_types(before, value.dtype) == value.dtype
+                else ("rounded")
+            )
+            types = " to ".join(str(kind).removeprefix("torch.") for kind in (before, value.dtype))
+            told.append(f"converted: rows of {_table(name)} from {types} ({how})")
+    return told
+
+
 def after_conversion(held: Shapes, made: Sequence[Conversion]) -> dict[str, list[int] | None]:
     """The shapes of the entries that a checkpoint of the entries `held` gives with conversions."""
     found = dict(held)

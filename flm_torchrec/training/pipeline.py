@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchrec.distributed import DistributedModelParallel
@@ -15,12 +16,18 @@ Pipeline = TrainPipelineSparseDist | TrainPipelineBase
 
 
 def train_pipeline(
-    dmp: DistributedModelParallel, optimizer: Optimizer, device: torch.device
+    dmp: DistributedModelParallel,
+    optimizer: Optimizer,
+    device: torch.device,
+    *,
+    allow_unpipelined: bool = False,
 ) -> Pipeline:
     """A pipeline over a model of batch -> (losses, output) that fails on its first step, with a
     RuntimeError naming the modules, when one of the model's tables is left out of the overlap.
 
-    A model without tables has no ids to exchange: its pipeline copies batches ahead only.
+    With `allow_unpipelined` rank 0 prints the same instead, once, and the step waits for the ids of
+    those tables. A model without tables has no ids to exchange: its pipeline copies batches ahead
+    only.
     """
     if not any(isinstance(module, ShardedModule) for module in dmp.module.modules()):
         return TrainPipelineBase(dmp, optimizer, device)
@@ -34,10 +41,14 @@ def train_pipeline(
             if isinstance(module, ShardedModule) and id(module) not in pipelined
         ]
         if missing:
-            raise RuntimeError(
+            told = (
                 f"not pipelined: {', '.join(missing)}; each EmbeddingBagCollection must be called "
                 "once a step, on a KeyedJaggedTensor that is an attribute of the batch"
             )
+            if not allow_unpipelined:
+                raise RuntimeError(f"{told} (train.allow_unpipelined: true to go on)")
+            if dist.get_rank() == 0:
+                print(f"warning: {told}; their ids are exchanged within the step", flush=True)
         pipeline._model_fwd = dmp
         return dmp(batch)
 

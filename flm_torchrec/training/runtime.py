@@ -20,7 +20,7 @@ from torch._C._distributed_c10d import HashStore, PrefixStore, TCPStore
 from torch.distributed.rendezvous import rendezvous
 
 from flm_torchrec.errors import UserError
-from flm_torchrec.training.compat import silence_others
+from flm_torchrec.training.compat import group_timeout, silence_others
 from flm_torchrec.training.roll_call import RollCall
 
 TIMEOUT = 1800  # seconds; torch's own for gloo
@@ -48,7 +48,7 @@ def start(*, timeout: float = TIMEOUT) -> Iterator[Runtime]:
     """Join the process group that torchrun's environment describes, or be a group of one.
 
     A rank that waits for another for more than `timeout` seconds, or loses it, ends in a
-    RuntimeError that names it.
+    RuntimeError that names it; that holds for groups of some of the ranks too.
     Gloo on CPU, NCCL on GPU. Under torchrun the threads of a rank are its share of the cores that
     the job may use; alone they are torch's own choice, which OMP_NUM_THREADS overrules.
     """
@@ -68,9 +68,11 @@ def start(*, timeout: float = TIMEOUT) -> Iterator[Runtime]:
     threads = torch.get_num_threads()
     if "RANK" in os.environ:  # where torchrun has set OMP_NUM_THREADS to 1
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_world_size))
-    roll_call = _join("nccl" if device.type == "cuda" else "gloo", timedelta(seconds=timeout))
+    limit = timedelta(seconds=timeout)
+    roll_call = _join("nccl" if device.type == "cuda" else "gloo", limit)
     try:
-        yield Runtime(dist.get_rank(), local_rank, dist.get_world_size(), device)
+        with group_timeout(limit):
+            yield Runtime(dist.get_rank(), local_rank, dist.get_world_size(), device)
     except Exception as error:
         if roll_call is not None and (told := roll_call.explain(error)) is not None:
             raise RuntimeError(f"rank {dist.get_rank()} can't go on: {told}") from error

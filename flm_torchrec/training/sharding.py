@@ -5,34 +5,19 @@ dmp, optimizer = shard(
     dense_optimizer=lambda named: torch.optim.AdamW([p for _, p in named], lr=1e-3))
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
-from itertools import chain
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed._shard.sharding_spec.api import EnumerableShardingSpec
 from torch.distributed.optim.apply_optimizer_in_backward import _apply_optimizer_in_backward
-from torchrec import EmbeddingBagCollection
 from torchrec.distributed import DistributedModelParallel
-from torchrec.distributed.comm import get_local_size
-from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
-from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints
-from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
-from torchrec.distributed.planner.types import PlannerError
-from torchrec.distributed.types import (
-    EmbeddingModuleShardingPlan,
-    ModuleSharder,
-    ParameterSharding,
-    ShardingPlan,
-    ShardingType,
-)
+from torchrec.distributed.types import ShardingPlan
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer
 
 from flm_torchrec.errors import UserError
-from flm_torchrec.training.compat import topology
 from flm_torchrec.training.optimizers import (
     FUSED_ONLY,
     DenseOptimizer,
@@ -40,25 +25,27 @@ from flm_torchrec.training.optimizers import (
     ReadyOptimizer,
     table_optimizer,
 )
+from flm_torchrec.training.placing import (
+    DATA_PARALLEL,
+    SHARDING_TYPES,
+    Planner,
+    Sharder,
+    auto_planner,
+    check_choices,
+    placements,
+    plan_on_first_rank,
+    sharders,
+)
+from flm_torchrec.training.precision import check_precision
 
-SHARDING_TYPES = tuple(kind.value for kind in ShardingType)
-DATA_PARALLEL = ShardingType.DATA_PARALLEL.value
-# Data-parallel tables have dense gradients and column-wise ones another optimizer state: only for
-# those who ask.
-_AUTO = [ShardingType.TABLE_WISE.value, ShardingType.ROW_WISE.value]
-# A share of the device that the planner keeps free for everything that is no table.
-_RESERVED = 0.15
-
-
-class Sharder(EmbeddingBagCollectionSharder):
-    """Offers every sharding type: the row-wise ones run on CPU too, but TorchRec hides them."""
-
-    def sharding_types(self, compute_device_type: str) -> list[str]:
-        return list(SHARDING_TYPES)
-
-
-def _sharders() -> list[ModuleSharder[nn.Module]]:
-    return cast("list[ModuleSharder[nn.Module]]", [Sharder()])
+__all__ = [
+    "DATA_PARALLEL",
+    "SHARDING_TYPES",
+    "Sharder",
+    "describe_plan",
+    "list_optimizers",
+    "shard",
+]
 
 
 def shard(
@@ -72,33 +59,43 @@ def shard(
     constraints: Mapping[str, str] | None = None,
     default: str = "auto",
     kernels: Mapping[str, str] | None = None,
+    communication: str = "fp32",
+    planner: Planner | None = None,
 ) -> tuple[DistributedModelParallel, CombinedOptimizer]:
     """Spread `model`'s tables over the ranks; returns the model and the optimizer of all of it.
 
     `batch_size` is the rows of a table's KJT on one rank. `constraints` gives single tables their
     sharding type, `default` is that of the others ("auto": table-wise or row-wise, as planned).
-    `kernels` gives single tables their compute kernel; that of the others is planned.
+    `kernels` gives single tables their compute kernel; that of the others is planned. Pooled rows
+    and their gradients are exchanged as `communication`: fp32, fp16, bf16 or int8. A `planner` is
+    asked, on rank 0, in place of TorchRec's own, and has to know of all these itself.
     `dense_optimizer` is called with the names and parameters outside the tables that require
     gradients. Tables are updated inside backward, data-parallel ones by the same rule after it.
     Gradients are averaged over ranks everywhere: let a loss be a mean over the rank's own batch.
+    Raises UserError, on all ranks, for what can't be: see also `check_precision`.
     """
     optimizer_class, settings = table_optimizer(sparse_optimizer, sparse_lr, device)
-    plan = _plan(model, device, batch_size, constraints or {}, default, kernels or {})
-    tables = {name: placement.sharding_type for name, placement in _placements(plan)}
+    chosen: dict[str, Any] = {
+        "constraints": constraints or {},
+        "default": default,
+        "kernels": kernels or {},
+    }
+    check_choices(model, device, **chosen)
+    own = auto_planner(device, batch_size=batch_size, communication=communication, **chosen)
+    plan = plan_on_first_rank(planner or own, model)
+    _check_plan(model, plan, sparse_optimizer, communication)
+    tables = {name: placement.sharding_type for name, placement in placements(plan)}
     for name, parameter in model.named_parameters():
         if tables.get(name, DATA_PARALLEL) != DATA_PARALLEL:
             # A copy: TorchRec adds to it.
             _apply_optimizer_in_backward(optimizer_class, [parameter], dict(settings))
-    dmp = DistributedModelParallel(model, device=device, plan=plan, sharders=_sharders())
+    dmp = DistributedModelParallel(
+        model, device=device, plan=plan, sharders=sharders(communication)
+    )
     optimizers: list[KeyedOptimizer] = [dmp.fused_optimizer]
     named = dict(dmp.named_parameters())
     copied = {name: named[name] for name, kind in tables.items() if kind == DATA_PARALLEL}
     if copied:
-        if sparse_optimizer in FUSED_ONLY:
-            raise UserError(
-                f"sharding: {next(iter(copied))} is data_parallel, but {sparse_optimizer} has a "
-                "fused kernel only; allowed: another sharding type, or another optimizer"
-            )
         optimizers.append(
             ReadyOptimizer(copied, lambda pairs: optimizer_class([p for _, p in pairs], **settings))
         )
@@ -108,30 +105,47 @@ def shard(
     return dmp, CombinedOptimizer(list(optimizers))
 
 
+def _check_plan(
+    model: nn.Module, plan: ShardingPlan, sparse_optimizer: str, communication: str
+) -> None:
+    """Raise UserError where a table can't be trained as planned."""
+    parameters = dict(model.named_parameters())
+    for name, placement in placements(plan):
+        kind, spec, table = placement.sharding_type, placement.sharding_spec, _table(name)
+        if kind == DATA_PARALLEL and sparse_optimizer in FUSED_ONLY:
+            raise UserError(
+                f"sharding: {table} is data_parallel, but {sparse_optimizer} has a fused kernel "
+                "only; allowed: another sharding type, or another optimizer"
+            )
+        widths = [parameters[name].shape[1]]
+        if isinstance(spec, EnumerableShardingSpec):
+            widths = [shard.shard_sizes[1] for shard in spec.shards]
+        check_precision(
+            table,
+            sharding_type=kind,
+            widths=widths,
+            communication=communication,
+            dtype=_dtype(parameters[name]),
+        )
+
+
 def describe_plan(dmp: DistributedModelParallel) -> list[dict[str, Any]]:
     """One entry a table, ready for JSON: where it lives and how it is computed."""
-    rows = []
-    for name, placement in _placements(dmp.plan):
-        shape = dict(dmp.named_parameters())[name].shape
-        spec = placement.sharding_spec
-        if isinstance(spec, EnumerableShardingSpec):
-            ends = [
-                [offset + size for offset, size in zip(s.shard_offsets, s.shard_sizes, strict=True)]
-                for s in spec.shards
-            ]
-            shape = [max(places) for places in zip(*ends, strict=True)]
-        rows.append(
-            {
-                "table": name.removesuffix(".weight").rpartition(".")[2],
-                "parameter": name,
-                "sharding_type": placement.sharding_type,
-                "kernel": placement.compute_kernel,
-                "ranks": placement.ranks,
-                "rows": shape[0],
-                "dim": shape[1],
-            }
-        )
-    return rows
+    # A parameter of another rank's table is no measure: it has neither its shape nor its type.
+    state = dmp.state_dict()
+    return [
+        {
+            "table": _table(name),
+            "parameter": name,
+            "sharding_type": placement.sharding_type,
+            "kernel": placement.compute_kernel,
+            "ranks": placement.ranks,
+            "rows": state[name].size()[0],
+            "dim": state[name].size()[1],
+            "dtype": _dtype(state[name]),
+        }
+        for name, placement in placements(dmp.plan)
+    ]
 
 
 def list_optimizers(
@@ -182,68 +196,9 @@ def _kind(optimizer: KeyedOptimizer) -> str:
     return type(optimizer).__name__ if module is None else f"fused {module.optimizer.value}"
 
 
-def _placements(plan: ShardingPlan) -> Iterator[tuple[str, ParameterSharding]]:
-    """Parameter name and placement of every table."""
-    for path, tables in plan.plan.items():
-        assert isinstance(tables, EmbeddingModuleShardingPlan)
-        for table, placement in tables.items():
-            prefix = f"{path}." if path else ""
-            yield f"{prefix}embedding_bags.{table}.weight", placement
+def _dtype(table: Tensor) -> str:
+    return "fp16" if table.dtype == torch.float16 else "fp32"
 
 
-def _plan(
-    model: nn.Module,
-    device: torch.device,
-    batch_size: int,
-    constraints: Mapping[str, str],
-    default: str,
-    kernels: Mapping[str, str],
-) -> ShardingPlan:
-    tables = [
-        config.name
-        for module in model.modules()
-        if isinstance(module, EmbeddingBagCollection)
-        for config in module.embedding_bag_configs()
-    ]
-    for table, kind in constraints.items():
-        _check("sharding: table", table, tables)
-        _check(f"sharding.{table}", kind, SHARDING_TYPES)
-    _check("sharding.default", default, ("auto", *SHARDING_TYPES))
-    kinds = {table: constraints.get(table, default) for table in tables}
-    types = {table: _AUTO if kind == "auto" else [kind] for table, kind in kinds.items()}
-    for table, kernel in kernels.items():
-        _check("kernels: table", table, tables)
-        offered = [Sharder().compute_kernels(kind, device.type) for kind in types[table]]
-        _check(f"kernels.{table}", kernel, list(dict.fromkeys(chain.from_iterable(offered))))
-    planner = EmbeddingShardingPlanner(
-        topology=topology(dist.get_world_size(), get_local_size(), device.type),
-        batch_size=batch_size,
-        storage_reservation=FixedPercentageStorageReservation(_RESERVED),
-        constraints={
-            table: ParameterConstraints(
-                sharding_types=of_table,
-                compute_kernels=[kernels[table]] if table in kernels else None,
-            )
-            for table, of_table in types.items()
-        },
-        debug=False,
-    )
-    # Planned here once, and told to all: with collective_plan the others would wait for a plan
-    # that rank 0 failed to make.
-    planned: list[ShardingPlan | str | None] = [None]
-    if dist.get_rank() == 0:
-        try:
-            planned[0] = planner.plan(model, _sharders())
-        except (PlannerError, RuntimeError) as error:
-            planned[0] = (str(error).strip() or type(error).__name__).splitlines()[0]
-    dist.broadcast_object_list(planned, 0)
-    if not isinstance(plan := planned[0], ShardingPlan):
-        raise UserError(f"no plan shards {kinds} over {dist.get_world_size()} ranks: {plan}")
-    return plan
-
-
-def _check(field: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        near = get_close_matches(value, allowed, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise UserError(f"{field}: '{value}' is not one of {', '.join(allowed)}{hint}")
+def _table(parameter: str) -> str:
+    return parameter.removesuffix(".weight").rpartition(".")[2]

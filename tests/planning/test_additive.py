@@ -62,6 +62,22 @@ def test_whole_tables_exchange_ids_and_pooled_rows():
     )
 
 
+@pytest.mark.parametrize(("communication", "share"), [("fp16", 1 / 2), ("bf16", 1 / 2)])
+def test_rows_sent_in_fewer_bytes_cost_fewer(communication, share):
+    whole = planned(TWO).ranks[0].parts_ms
+    parts = planned(replace(TWO, communication=communication)).ranks[0].parts_ms
+    for name in ("forward_exchange", "backward_exchange"):
+        assert parts.pop(name) == pytest.approx(0.5 + POOLED * share * 1e-3)
+        del whole[name]
+    assert parts == whole
+
+
+def test_int8_sends_40_bytes_for_32_numbers():
+    wide = tuple(replace(table, dim=32) for table in TWO.tables)
+    parts = planned(replace(TWO, tables=wide, communication="int8")).ranks[0].parts_ms
+    assert parts["forward_exchange"] == pytest.approx(0.5 + 2 * POOLED / 4 * 40 / 32 * 1e-3)
+
+
 def test_all_ranks_wait_for_the_slowest_in_each_part():
     alone = replace(TWO, tables=TWO.tables[:1])
     plan = planned(alone)

@@ -11,7 +11,7 @@ from flm_torchrec.planning.findings import findings
 from flm_torchrec.planning.plan import NoPlan, Planned, make_plan
 from flm_torchrec.planning.request import Request
 from flm_torchrec.planning.tables import Table
-from flm_torchrec.training import sharding
+from flm_torchrec.training import placing
 
 TWO = Cluster(world_size=2, local_world_size=2, device="cpu")
 LARGE = Table(name="large", rows=1000, dim=16)
@@ -123,16 +123,55 @@ def test_host_memory_takes_what_a_gpu_cannot():
     assert on_host.placements[0].hbm < 1_000
 
 
+WIDER = replace(WHOLE, tables=tuple(replace(table, dim=64) for table in WHOLE.tables))
+
+
+def test_torchrec_counts_the_bytes_that_are_sent():
+    whole = planned(WIDER)
+    for communication, bytes_sent in (("fp16", 2), ("bf16", 2), ("int8", 1)):
+        plan = planned(replace(WIDER, communication=communication))
+        for part in ("forward_exchange", "backward_exchange"):
+            now, before = (p.ranks[0].parts_ms[part] for p in (plan, whole))
+            assert now == pytest.approx(before * bytes_sent / 4)
+
+
+def test_rows_kept_in_fp16_are_sent_in_fp32():
+    halves = tuple(replace(table, dtype="fp16") for table in WIDER.tables)
+    whole, half = planned(WIDER).ranks[0], planned(replace(WIDER, tables=halves)).ranks[0]
+    assert half.host_memory < whole.host_memory
+    for part in ("forward_exchange", "backward_exchange"):
+        assert half.parts_ms[part] == whole.parts_ms[part]
+
+
+def test_int8_is_planned_where_it_works():
+    request = replace(WIDER, communication="int8", types=("table_wise", "row_wise"))
+    assert {placed.sharding_type for placed in planned(request).placements} == {"table_wise"}
+    assert "row_wise" not in by_family(request)
+    with pytest.raises(UserError, match="int8 can't add up the rows of large, which is row_wise"):
+        replace(request, constraints={"large": "row_wise"})
+    with pytest.raises(UserError, match="large has shards 16 wide; allowed: multiples of 32"):
+        replace(WHOLE, communication="int8")
+
+
+def test_copies_in_fp16_are_not_planned():
+    halves = tuple(replace(table, dtype="fp16") for table in WHOLE.tables)
+    request = replace(WHOLE, tables=halves, types=("table_wise", "data_parallel"))
+    assert {placed.sharding_type for placed in planned(request).placements} == {"table_wise"}
+    assert "data_parallel" not in by_family(request)
+    with pytest.raises(UserError, match="small is data_parallel, but its rows are fp16"):
+        replace(request, constraints={"small": "data_parallel"})
+
+
 def test_as_much_of_a_gpu_stays_free_as_in_training():
     cluster = Cluster(world_size=2, local_world_size=2, hbm=1000)
     plan = make_plan(replace(WHOLE, cluster=cluster))
     assert isinstance(plan, NoPlan)
-    assert plan.room == 1000 * (1 - sharding._RESERVED)
+    assert plan.room == 1000 * (1 - placing.RESERVED)
 
 
 def test_every_family_is_planned_or_has_a_reason():
     plans = by_family(capped(WHOLE, LARGE_BYTES))
-    assert plans.keys() == set(sharding.SHARDING_TYPES)
+    assert plans.keys() == set(placing.SHARDING_TYPES)
     assert isinstance(plans["row_wise"], Planned)
     assert isinstance(plans["data_parallel"], NoPlan)
 

@@ -1,10 +1,15 @@
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+from two_ranks.pool import Ranks
 from two_ranks.toy import Tower, Toy, batches, make, run
 
+from flm_torchrec.training import checkpoint
 from flm_torchrec.training.loop import train
 from flm_torchrec.training.pipeline import paused, train_pipeline
 from flm_torchrec.training.runtime import Runtime
@@ -21,13 +26,45 @@ class Rebuilt(Tower):
 
 
 def test_a_table_that_is_not_pipelined_stops_training(alone: Runtime) -> None:
-    model = Toy()
-    model.items = Rebuilt(["item"], dropout=0.0)
     with pytest.raises(
         RuntimeError,
-        match=r"not pipelined: .*items.ebc; each EmbeddingBagCollection must be called",
+        match=r"not pipelined: .*items.ebc; each .*\(train.allow_unpipelined: true to go on\)",
     ):
-        run(alone, *make(alone, model=model), steps=2)
+        run(alone, *make(alone, model=with_one_rebuilt()), steps=2)
+
+
+def with_one_rebuilt() -> Toy:
+    model = Toy()
+    model.items = Rebuilt(["item"], dropout=0.0)
+    return model
+
+
+def losses_unpipelined(runtime: Runtime, folder: Path, rebuilt: bool) -> list[list[float]]:
+    """From the same weights, with a table that is not pipelined or with all that are."""
+    dmp, optimizer = make(runtime, "row_wise", model=with_one_rebuilt() if rebuilt else Toy())
+    path = checkpoint.latest(folder)
+    if path is None:
+        checkpoint.save(folder, 0, dmp, optimizer, keep=1, meta={})
+    else:
+        checkpoint.load(path, dmp, optimizer)
+    return run(runtime, dmp, optimizer, steps=5, allow_unpipelined=True)
+
+
+def test_a_table_that_is_not_pipelined_is_told_once_where_it_is_allowed(
+    alone: Runtime, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    expected = losses_unpipelined(alone, tmp_path, False)
+    assert "not pipelined" not in capfd.readouterr().out
+    assert losses_unpipelined(alone, tmp_path, True) == expected
+    told = [line for line in capfd.readouterr().out.splitlines() if "not pipelined" in line]
+    assert len(told) == 1
+    assert re.match(r"warning: not pipelined: .*items\.ebc; each EmbeddingBag", told[0])
+
+
+def test_two_ranks_train_with_a_table_that_is_not_pipelined(ranks: Ranks, tmp_path: Path) -> None:
+    expected, _ = ranks.run(losses_unpipelined, tmp_path, False)
+    for losses in ranks.run(losses_unpipelined, tmp_path, True):
+        assert losses == [pytest.approx(step) for step in expected]
 
 
 def test_every_batch_is_run_once_and_in_order(alone: Runtime) -> None:

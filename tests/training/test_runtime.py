@@ -3,6 +3,8 @@ import socket
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
+from torchrec.distributed import comm
 from two_ranks.lost import lose
 from two_ranks.pool import Ranks
 
@@ -48,6 +50,23 @@ def test_a_port_in_use_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("WORLD_SIZE", "1")
         with pytest.raises(UserError, match=port), start():
             pass
+
+
+def timeout_of(group: dist.ProcessGroup) -> float:
+    return group._get_backend(torch.device("cpu")).options._timeout.total_seconds()
+
+
+def test_groups_of_some_ranks_wait_as_long_as_all_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(comm, "_INTRA_PG", None)
+    monkeypatch.setattr(comm, "_CROSS_PG", None)
+    usual = distributed_c10d.default_pg_timeout
+    with start(timeout=7):
+        for group in (dist.new_group(), *comm.intra_and_cross_node_pg(backend="gloo")):
+            assert isinstance(group, dist.ProcessGroup)
+            assert timeout_of(group) == 7
+    assert distributed_c10d.default_pg_timeout == usual
 
 
 def gradient(runtime: Runtime) -> list[float]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchrec.distributed.model_parallel import DistributedModelParallel
-from torchrec.modules.embedding_configs import EmbeddingBagConfig
+from torchrec.modules.embedding_configs import DataType, EmbeddingBagConfig
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.optim.keyed import CombinedOptimizer
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
@@ -15,6 +15,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from flm_torchrec.data.batch import TensorBatch
 from flm_torchrec.training.loop import train
 from flm_torchrec.training.pipeline import train_pipeline
+from flm_torchrec.training.placing import Planner
 from flm_torchrec.training.runtime import Runtime, all_gather
 from flm_torchrec.training.sharding import shard
 
@@ -42,11 +43,22 @@ class ToyBatch(TensorBatch):
 class Tower(nn.Module):
     """Tables, then a dense part with dropout."""
 
-    def __init__(self, features: list[str], *, dropout: float, dim: int = DIM) -> None:
+    def __init__(
+        self,
+        features: list[str],
+        *,
+        dropout: float,
+        dim: int = DIM,
+        data_type: DataType = DataType.FP32,
+    ) -> None:
         super().__init__()
         tables = [
             EmbeddingBagConfig(
-                name=name, embedding_dim=dim, num_embeddings=ROWS[name], feature_names=[name]
+                name=name,
+                embedding_dim=dim,
+                num_embeddings=ROWS[name],
+                feature_names=[name],
+                data_type=data_type,
             )
             for name in features
         ]
@@ -80,10 +92,12 @@ class Losses(nn.Module):
 class Toy(nn.Module):
     """-> losses (2,), and the output: (losses (2,), scores (E,))."""
 
-    def __init__(self, *, dropout: float = 0.0, dim: int = DIM) -> None:
+    def __init__(
+        self, *, dropout: float = 0.0, dim: int = DIM, data_type: DataType = DataType.FP32
+    ) -> None:
         super().__init__()
-        self.users = Tower(["user", "age"], dropout=dropout, dim=dim)
-        self.items = Tower(["item"], dropout=dropout, dim=dim)
+        self.users = Tower(["user", "age"], dropout=dropout, dim=dim, data_type=data_type)
+        self.items = Tower(["item"], dropout=dropout, dim=dim, data_type=data_type)
         self.losses = Losses()
 
     def forward(self, batch: ToyBatch) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -145,10 +159,13 @@ def make(
     sparse_optimizer: str = "rowwise_adagrad",
     constraints: Mapping[str, str] | None = None,
     dim: int = DIM,
+    data_type: DataType = DataType.FP32,
+    communication: str = "fp32",
+    planner: Planner | None = None,
 ) -> tuple[DistributedModelParallel, CombinedOptimizer]:
     torch.manual_seed(7)
     return shard(
-        Toy(dropout=dropout, dim=dim) if model is None else model,
+        Toy(dropout=dropout, dim=dim, data_type=data_type) if model is None else model,
         runtime.device,
         batch_size=EDGES,
         sparse_optimizer=sparse_optimizer,
@@ -156,6 +173,8 @@ def make(
         dense_optimizer=two_groups,
         constraints=constraints,
         default=default,
+        communication=communication,
+        planner=planner,
     )
 
 
@@ -166,11 +185,12 @@ def run(
     *,
     start: int = 0,
     steps: int,
+    allow_unpipelined: bool = False,
 ) -> list[list[float]]:
     """Train; -> the losses (2,) of each step, averaged over the ranks."""
     losses: list[Tensor] = []
     train(
-        train_pipeline(dmp, optimizer, runtime.device),
+        train_pipeline(dmp, optimizer, runtime.device, allow_unpipelined=allow_unpipelined),
         batches(runtime, start, steps),
         start=start,
         steps=steps,
