@@ -103,10 +103,11 @@ def _tell(about: dict[str, Any], found: Sequence[dict[str, Any]]) -> None:
         if isinstance(value, str | int | float):
             print(f"{key}: {value}")
     if about["plan"]:
-        rows = [("table", "rows", "width", "sharding", "kernel", "ranks")]
+        rows = [("table", "rows", "width", "dtype", "sharding", "kernel", "ranks")]
         for table in about["plan"]:
             ranks = ",".join(str(rank) for rank in table["ranks"])
-            size = str(table["rows"]), str(table["dim"])
+            # Before it was told, all rows were fp32.
+            size = str(table["rows"]), str(table["dim"]), table.get("dtype", "fp32")
             rows.append((table["table"], *size, table["sharding_type"], table["kernel"], ranks))
         print(f"\n{_columns(rows)}")
     rows = [("entry", "shape", "dtype", "size", "pieces")]

@@ -2,18 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
-import numpy as np
 from flm_apps.run_folder import config_file
 from torch import nn
-from torchrec import EmbeddingBagCollection
 
-from flm_torchrec.assemble import table_rows
 from flm_torchrec.build import build_model
 from flm_torchrec.build_data import open_data
+from flm_torchrec.build_plan import own_sharding, table_rows, tables_of
 from flm_torchrec.config import RunConfig
-from flm_torchrec.data.dataset import Column, Dataset
+from flm_torchrec.data.dataset import Dataset
 from flm_torchrec.encoder import load_encoder
 from flm_torchrec.planning.findings import Finding
 from flm_torchrec.planning.overlap import feeds
@@ -35,23 +32,15 @@ class Configured:
     dataset: Dataset
     model: nn.Module
 
-    @cached_property
+    @property
     def tables(self) -> tuple[Table, ...]:
         """Those of the model, each with the mean number of ids in its data."""
-        columns = _columns(self.dataset)
-        return tuple(
-            Table(
-                name=table.name,
-                rows=table.num_embeddings,
-                dim=table.embedding_dim,
-                pooling=columns.get(table.name, 1.0),
-                features=tuple(table.feature_names),
-                is_weighted=module.is_weighted(),
-            )
-            for module in self.model.modules()
-            if isinstance(module, EmbeddingBagCollection)
-            for table in module.embedding_bag_configs()
-        )
+        return tables_of(self.config, self.dataset, self.model)
+
+    @property
+    def own_sharding(self) -> dict[str, str]:
+        """The sharding types of the tables that have one of their own."""
+        return own_sharding(self.config)
 
     @property
     def findings(self) -> list[Finding]:
@@ -69,7 +58,7 @@ class Configured:
 
     def batch_size(self, world_size: int) -> int:
         """About how many rows a table reads on one rank, as training has it."""
-        return max(1, table_rows(self.config, self.dataset, world_size))
+        return table_rows(self.config, self.dataset, world_size)
 
 
 def configured(name: str, overrides: Sequence[str] = ()) -> Configured:
@@ -78,18 +67,3 @@ def configured(name: str, overrides: Sequence[str] = ()) -> Configured:
     dataset = open_data(config)
     encoder = load_encoder(config.views.text) if config.views.text else None
     return Configured(config, dataset, build_model(config, dataset, encoder))
-
-
-def _columns(dataset: Dataset) -> dict[str, float]:
-    """Mean number of ids a row by table."""
-    groups: dict[str, dict[str, Column]] = {"context": dict(dataset.interactions.context)}
-    if dataset.users is not None:
-        groups["users"] = dict(dataset.users.columns)
-    if dataset.items is not None:
-        groups["items"] = dict(dataset.items.columns)
-    return {
-        f"{prefix}_{name}": max(0.01, float(np.diff(column.bounds).mean()))
-        for prefix, columns in groups.items()
-        for name, column in columns.items()
-        if len(column.bounds) > 1
-    }

@@ -33,6 +33,8 @@ class _Subject:
     types: str
     constraints: dict[str, str]
     optimizer: str
+    communication: str
+    calibration: Path | None
     findings: "list[Finding]"
 
 
@@ -61,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         help="types to choose from, as row_wise or table_wise,row_wise; all: every type but "
         "data_parallel (default); auto: what training chooses from",
     )
-    add("--calibration", type=Path, help="a file of flm plan calibrate")
+    add("--calibration", type=Path, help="a file of flm plan calibrate; or as --config has it")
     add("overrides", nargs="*", metavar="key=value", help="of --config, as data.path=mine")
     add("--out", type=Path, help="an HTML page to write")
     add("--json", action="store_true", help="print all of it as JSON")
@@ -147,26 +149,30 @@ def _subject(
             types=asked.sharding or "all",
             constraints={},
             optimizer=asked.optimizer or "rowwise_adagrad",
+            communication="fp32",
+            calibration=asked.calibration,
             findings=[],
         )
     from flm_apps.configured import configured
 
     run = configured(asked.config, asked.overrides)
-    constraints = {name: kind for name, kind in run.config.sharding.items() if name != "default"}
     return _Subject(
         name=asked.config,
         tables=run.tables,
         batch_size={size: asked.batch_size or run.batch_size(size) for size in sizes},
         types=asked.sharding or run.config.sharding.get("default", "auto"),
-        constraints={} if asked.sharding else constraints,
+        constraints={} if asked.sharding else run.own_sharding,
         optimizer=asked.optimizer or run.config.train.sparse.optimizer,
+        communication=run.config.train.sparse.communication,
+        calibration=asked.calibration or run.config.calibration,
         findings=run.findings,
     )
 
 
 def _request(asked: argparse.Namespace, subject: _Subject, cluster: Cluster) -> "Request":
     from flm_torchrec.planning.calibration import read_calibration
-    from flm_torchrec.planning.request import AUTO, MODEL_PARALLEL, Request
+    from flm_torchrec.planning.request import MODEL_PARALLEL, Request
+    from flm_torchrec.training.placing import AUTO
 
     named = {"all": MODEL_PARALLEL, "auto": AUTO}
     return Request(
@@ -176,7 +182,8 @@ def _request(asked: argparse.Namespace, subject: _Subject, cluster: Cluster) -> 
         optimizer=subject.optimizer,
         types=named.get(subject.types, tuple(subject.types.split(","))),
         constraints=subject.constraints,
-        calibration=None if asked.calibration is None else read_calibration(asked.calibration),
+        calibration=None if subject.calibration is None else read_calibration(subject.calibration),
+        communication=subject.communication,
     )
 
 

@@ -32,10 +32,11 @@ def _setting(name: str, outcome: Outcome) -> str:
     request = outcome.plan.request
     cluster = request.cluster
     costs = "measured costs" if request.calibration else "TorchRec's built-in costs"
+    sent = "" if request.communication == "fp32" else f", rows sent as {request.communication}"
     return (
         f"{name}: {len(request.tables)} tables on {cluster.world_size} {cluster.device} ranks, "
         f"{cluster.local_world_size} a host; {request.batch_size} samples a rank, "
-        f"{request.optimizer}; {costs}"
+        f"{request.optimizer}{sent}; {costs}"
     )
 
 
@@ -188,6 +189,7 @@ def _entry(outcome: Outcome) -> dict[str, Any]:
         "cluster": asdict(request.cluster),
         "batch_size": request.batch_size,
         "optimizer": request.optimizer,
+        "communication": request.communication,
         "types": request.types,
         "constraints": dict(request.constraints),
         "calibrated": request.calibration is not None,

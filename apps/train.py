@@ -31,7 +31,7 @@ from flm_torchrec.training import checkpoint
 from flm_torchrec.training.log import RunLog
 from flm_torchrec.training.loop import train
 from flm_torchrec.training.optimizers import scale_dense_lr, set_table_lr
-from flm_torchrec.training.pipeline import paused, train_pipeline
+from flm_torchrec.training.pipeline import paused
 from flm_torchrec.training.runtime import all_gather, start
 from flm_torchrec.training.sharding import describe_plan
 from flm_torchrec.transfer import origin
@@ -163,7 +163,7 @@ def run_training(assembly: Assembly, run: Path, *, resume: bool) -> dict[str, An
     assembly.keep_layers_below()
     assembly.refresh_text(keep=True)
     log = RunLog(run, assembly.runtime.rank, train_config.steps, start=first_step)
-    pipeline = train_pipeline(assembly.dmp, optimizer, assembly.runtime.device)
+    pipeline = assembly.pipeline()
     history: deque[Tensor] = deque(maxlen=train_config.log_every)
 
     def is_due(done: int, every: int) -> bool:
@@ -177,6 +177,7 @@ def run_training(assembly: Assembly, run: Path, *, resume: bool) -> dict[str, An
             set_table_lr(optimizer, train_config.sparse.lr * factor)
 
     def on_step(done: int, output: StepOutput) -> None:
+        assembly.allocate_ranks(done)
         history.append(output.losses)
         if is_due(done, train_config.log_every):
             log.step(done, told(assembly, history, output))

@@ -17,6 +17,7 @@ from flm_torchrec.build_cold import fill_cold_items
 from flm_torchrec.build_data import build_collator, build_sampler, check_shares, open_data
 from flm_torchrec.build_factors import factors_of, label_tables
 from flm_torchrec.build_linear import linear_weights
+from flm_torchrec.build_plan import own_sharding, run_planner, table_rows
 from flm_torchrec.config import RunConfig
 from flm_torchrec.data.collate import Collator
 from flm_torchrec.data.dataset import Dataset
@@ -31,6 +32,7 @@ from flm_torchrec.retrieval import Retrieval
 from flm_torchrec.trainable import FLMTrain
 from flm_torchrec.training import checkpoint
 from flm_torchrec.training.markers import read_marker
+from flm_torchrec.training.pipeline import Pipeline, train_pipeline
 from flm_torchrec.training.runtime import Runtime, all_gather
 from flm_torchrec.training.sharding import shard
 from flm_torchrec.transfer import check_origin, moved, places
@@ -60,6 +62,15 @@ class Assembly:
         model = get_unwrapped_module(self.dmp)
         assert isinstance(model, FLMTrain)
         return model
+
+    def pipeline(self) -> Pipeline:
+        """A pipeline that trains the model."""
+        return train_pipeline(
+            self.dmp,
+            self.optimizer,
+            self.runtime.device,
+            allow_unpipelined=self.config.train.allow_unpipelined,
+        )
 
     def retrieval(self) -> Retrieval:
         """Encode every item as the model stands now; called by all ranks."""
@@ -99,6 +110,13 @@ class Assembly:
             world_size=self.runtime.world_size,
             gather=all_gather,
         )
+
+    def allocate_ranks(self, done: int) -> None:
+        """Of adapters that share out their rank while they train; called by all ranks after each
+        step, while its gradients are there."""
+        view = self.model.flm.text_view
+        if view is not None:
+            view.allocate_ranks(done, steps=self.config.train.steps)
 
     @property
     def _prepared(self) -> Path:
@@ -160,18 +178,6 @@ def first_rank_first(runtime: Runtime, work: Callable[[], T]) -> T:
     return work() if result is None else result
 
 
-def table_rows(config: RunConfig, dataset: Dataset, world_size: int) -> int:
-    """About how many rows a table's KJT has on one rank: the planner weighs kinds by it."""
-    data, schema = config.data, dataset.schema.interactions
-    if schema is None:
-        return 1
-    if schema.order == "by_log":
-        return data.rows // world_size
-    met = data.users * data.window // world_size
-    num_items = 0 if dataset.items is None else len(dataset.items.ids)
-    return num_items if data.negatives == "all" else min(num_items, met) + data.negatives
-
-
 def hidden_texts(config: RunConfig, dataset: Dataset, encoder: TextEncoder | None) -> Texts | None:
     """The items' texts without the attribute of `tasks.cloze`; None without the task or texts."""
     cloze, text, items = config.tasks.cloze, config.views.text, dataset.items
@@ -219,7 +225,6 @@ def assemble(config: RunConfig, runtime: Runtime, *, training: bool = True) -> A
     )
     # Ranks fill their shards of a table: from one generator they would all draw the same rows.
     torch.manual_seed((config.train.seed + 1) * 65_537 + runtime.rank)
-    constraints = {table: kind for table, kind in config.sharding.items() if table != "default"}
     dmp, optimizer = shard(
         model,
         runtime.device,
@@ -227,8 +232,11 @@ def assemble(config: RunConfig, runtime: Runtime, *, training: bool = True) -> A
         sparse_optimizer=config.train.sparse.optimizer if training else "sgd",
         sparse_lr=config.train.sparse.lr,
         dense_optimizer=partial(dense_optimizer, config),
-        constraints=constraints,
+        constraints=own_sharding(config),
         default=config.sharding.get("default", "auto"),
+        # Scores are those of whole numbers, on any number of ranks.
+        communication=config.train.sparse.communication if training else "fp32",
+        planner=run_planner(config, dataset, runtime) if training else None,
     )
     return Assembly(
         config=config,

@@ -1,9 +1,10 @@
 """A configuration and its data become the model, its tasks and its dense optimizer."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
+from torchrec.modules.embedding_configs import DataType
 
 from flm_torchrec.build_heads import build_heads
 from flm_torchrec.build_history import build_history
@@ -33,17 +34,19 @@ FUSIONS: dict[str, type[Fusion]] = {
     "weighted": WeightedFusion,
     "gated": GatedFusion,
 }
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def build_flm(config: RunConfig, dataset: Dataset, encoder: TextEncoder | None) -> FLM:
     """The model with its tables on the meta device."""
     views, users, items = config.views, dataset.users, dataset.items
     context = dataset.interactions.context
+    data_type = DataType(config.train.sparse.dtype.upper())
 
     def sparse(prefix: str, columns: Mapping[str, Column], num_numbers: int) -> SparseView:
         rows = {name: column.num_embeddings for name, column in columns.items()}
         multi = frozenset(name for name in columns if columns[name].offsets is not None)
-        bags = embedding_bags(prefix, rows, dim=views.width, multi=multi)
+        bags = embedding_bags(prefix, rows, dim=views.width, multi=multi, data_type=data_type)
         return SparseView(bags, dim=views.width, num_numbers=num_numbers)
 
     texts = () if items is None else tuple(items.text)
@@ -62,20 +65,29 @@ def build_flm(config: RunConfig, dataset: Dataset, encoder: TextEncoder | None) 
         user_view=users and sparse("users", users.columns, users.num_numbers),
         item_view=items and sparse("items", items.columns, items.numbers.shape[1]),
         context_view=sparse("context", context, 0) if context else None,
-        text_view=encoder
-        and TextView(
-            encoder.model,
-            hidden=encoder.hidden,
-            dim=views.width,
-            names=texts,
-            last_token=encoder.is_decoder,
-        ),
+        text_view=encoder and text_view(config, encoder, texts),
         vector_views=vector_views,
         fusion=items
         and fusion(num_views=num_views, dim=views.width, view_dropout=views.view_dropout),
         history=build_history(config, dataset),
         linear=linear_path(config, dataset),
         low_rank=low_rank_path(config, dataset),
+    )
+
+
+def text_view(config: RunConfig, encoder: TextEncoder, names: Sequence[str]) -> TextView:
+    """The view of the texts of those names."""
+    text = config.views.text
+    assert text is not None
+    return TextView(
+        encoder.model,
+        hidden=encoder.hidden,
+        dim=config.views.width,
+        names=names,
+        last_token=encoder.is_decoder,
+        micro_batch=text.micro_batch,
+        dtype=PRECISIONS[text.precision],
+        ranks=encoder.ranks,
     )
 
 

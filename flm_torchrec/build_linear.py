@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torchrec.modules.embedding_configs import DataType
 
 from flm_torchrec.build_data import any_order, id_bags, window_of
 from flm_torchrec.config import RunConfig
@@ -66,9 +67,12 @@ def low_rank_path(config: RunConfig, dataset: Dataset) -> LowRankPath | None:
         raise UserError(_NO_HISTORIES)
     rank = linear.rank
     rows = {name: column.num_embeddings for name, column in bags.columns.items()}
-    history = embedding_bags("linear_history", rows, dim=rank, is_weighted=True)
+    data_type = DataType(config.train.sparse.dtype.upper())
+    history = embedding_bags(
+        "linear_history", rows, dim=rank, is_weighted=True, data_type=data_type
+    )
     # From 0, so that the path begins as none.
-    following = embedding_bags("linear_next", rows, dim=rank, std=0.0)
+    following = embedding_bags("linear_next", rows, dim=rank, std=0.0, data_type=data_type)
     return LowRankPath(
         SparseView(history, dim=rank), SparseView(following, dim=rank), dim=config.views.width
     )

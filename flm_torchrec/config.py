@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from flm_torchrec.config_data import DataConfig
+from flm_torchrec.config_text import TextConfig
 from flm_torchrec.typed_yaml import Count, Positive, Rate, Share, Strict
 
 ShardingName = Literal[
@@ -18,25 +19,6 @@ ShardingName = Literal[
     "table_column_wise",
     "grid_shard",
 ]
-
-
-class TextConfig(Strict):
-    """The text view."""
-
-    encoder: str  # a folder, an installed package that holds one, or a Hugging Face id
-    mode: Literal["frozen", "last_n", "lora", "adapter", "full"] = "frozen"
-    last: Positive = 1  # layers that train in mode last_n
-    rank: Positive = 8  # of what mode lora adds
-    rows: Count = 0  # K: texts a step encoded with gradient, over all ranks
-    max_tokens: Positive = 64
-    refresh: Positive = 500  # steps after which the cached vectors of a trained encoder are renewed
-
-    @model_validator(mode="after")
-    def _rows_fit_the_mode(self) -> "TextConfig":
-        if (self.rows > 0) == (self.mode == "frozen"):
-            need = "needs rows: 0" if self.mode == "frozen" else "needs rows above 0"
-            raise ValueError(f"mode: {self.mode} {need}, got rows: {self.rows}")
-        return self
 
 
 class HistoryConfig(Strict):
@@ -229,13 +211,15 @@ class DenseConfig(Strict):
 
 
 class SparseConfig(Strict):
-    """The tables' optimizer, run inside backward."""
+    """The tables' optimizer, run inside backward, and in how many bytes rows are kept and sent."""
 
     optimizer: Literal[
         "rowwise_adagrad", "adagrad", "sgd", "adam", "partial_rowwise_adam", "lamb"
     ] = "rowwise_adagrad"
     lr: Rate = 0.05
     decay: bool = False  # scaled as the dense rate is, warm-up and cosine; else constant
+    dtype: Literal["fp32", "fp16"] = "fp32"  # of rows; what is looked up is fp32
+    communication: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"  # of rows between ranks
 
 
 class TrainConfig(Strict):
@@ -250,6 +234,7 @@ class TrainConfig(Strict):
     log_every: Positive = 10  # steps
     validate_every: Count = 0  # steps; 0: not while training
     timeout: Positive = 1800  # seconds that a rank waits for another before it gives up
+    allow_unpipelined: bool = False  # go on where ids can't be exchanged ahead of their step
 
 
 class RunConfig(Strict):
@@ -260,6 +245,7 @@ class RunConfig(Strict):
     tasks: TasksConfig
     train: TrainConfig
     sharding: dict[str, ShardingName] = {"default": "auto"}  # by table, or `default`
+    calibration: Path | None = None  # a file of `flm plan calibrate`, by which `auto` plans
     init: Path | None = None  # a run, or one of its checkpoints, to start from
 
     @model_validator(mode="after")

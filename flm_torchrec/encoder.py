@@ -18,6 +18,7 @@ from flm_torchrec.data.dataset import Dataset
 from flm_torchrec.data.text import Texts, held_out_texts, tokenise
 from flm_torchrec.errors import UserError
 from flm_torchrec.views.adapters import add_adapters
+from flm_torchrec.views.rank_allocation import RankAllocation
 from flm_torchrec.views.text import freeze
 
 
@@ -29,6 +30,7 @@ class TextEncoder:
     tokenizer: Any
     hidden: int
     is_decoder: bool  # each token sees those before it only, as in GPT
+    ranks: RankAllocation | None = None  # of mode adalora
 
 
 def encoder_folder(name: str) -> str:
@@ -77,12 +79,17 @@ def load_encoder(config: TextConfig) -> TextEncoder:
     _check_sizes(config, len(tokenizer), len(set(tokenizer.all_special_ids)), model.config)
     if getattr(model, "pooler", None) is not None:
         model.pooler = None  # the text view pools the tokens' states itself
-    if config.mode in ("lora", "adapter"):
+    if config.mode in ("lora", "adalora", "adapter"):
         add_adapters(model, config.mode, rank=config.rank)
     else:
         freeze(model, config.mode, last=config.last)
-    hidden = model.config.hidden_size
-    return TextEncoder(model=model, tokenizer=tokenizer, hidden=hidden, is_decoder=is_decoder)
+    return TextEncoder(
+        model=model,
+        tokenizer=tokenizer,
+        hidden=model.config.hidden_size,
+        is_decoder=is_decoder,
+        ranks=RankAllocation(model, rank=config.rank) if config.mode == "adalora" else None,
+    )
 
 
 def _check_sizes(config: TextConfig, num_tokens: int, num_special: int, sizes: Any) -> None:

@@ -37,6 +37,8 @@ def test_a_config_of_a_few_lines_gets_defaults(tmp_path):
         ("views.history.heads=3", r"history\.heads: 3"),
         ("views.text={encoder: x, mode: full}", r"mode: full needs rows above 0, got rows: 0"),
         ("views.text={encoder: x, rows: 2}", r"mode: frozen needs rows: 0, got rows: 2"),
+        ("views.text={encoder: x, micro_batch: 2}", r"micro_batch has no effect with mode: frozen"),
+        ("views.text={encoder: x, precision: fp16}", r"views\.text\.precision"),
         ("data.reverse=1.5", r"data\.reverse"),
         ("data.window=-1", r"data\.window"),
         ("data.rows=0", r"data\.rows"),
@@ -47,6 +49,8 @@ def test_a_config_of_a_few_lines_gets_defaults(tmp_path):
         ("tasks.heads={cross: dlrm}", r"tasks\.heads\.cross.*none.*fm.*dcn"),
         ("data.negatives=some", r"data\.negatives"),
         ("train.seed=-1", r"train\.seed"),
+        ("train.sparse.dtype=int8", r"train\.sparse\.dtype.*fp32.*fp16"),
+        ("train.sparse.communication=int4", r"train\.sparse\.communication.*bf16.*int8"),
         ("views.fusion=sum", r"views\.fusion"),
     ],
 )

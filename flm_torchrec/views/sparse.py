@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torchrec.modules.embedding_configs import EmbeddingBagConfig, PoolingType
+from torchrec.modules.embedding_configs import DataType, EmbeddingBagConfig, PoolingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
@@ -18,11 +18,13 @@ def embedding_bags(
     multi: frozenset[str] = frozenset(),
     std: float = 0.02,
     is_weighted: bool = False,
+    data_type: DataType = DataType.FP32,
 ) -> EmbeddingBagCollection:
     """One table `{prefix}_{feature}` a feature, on the meta device.
 
     Features in `multi` are averaged over their values, others added up, `is_weighted` by what the
-    KJT gives each. Rows start as normal(0, std).
+    KJT gives each. Rows start as normal(0, std) and are kept as `data_type`, FP32 or FP16; once
+    sharded, what is looked up is fp32 in either case.
     """
     tables = [
         EmbeddingBagConfig(
@@ -32,6 +34,7 @@ def embedding_bags(
             feature_names=[feature],
             pooling=PoolingType.MEAN if feature in multi else PoolingType.SUM,
             init_fn=partial(nn.init.normal_, std=std),
+            data_type=data_type,
         )
         for feature, rows in num_embeddings.items()
     ]

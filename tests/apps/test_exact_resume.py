@@ -51,6 +51,19 @@ def train(request: pytest.FixtureRequest) -> Train:
     return lambda function, *arguments: function(alone, *arguments)
 
 
+def check_cut(run: Path, name: str, settings: Sequence[str], step: int, train: Train) -> None:
+    """A copy of a run that is cut at a step and resumed becomes the run."""
+    cut = Path(shutil.copytree(run, run.with_name(f"{run.name} cut at {step}")))
+    for later in range(step + 1, STEPS + 1):
+        shutil.rmtree(cut / "checkpoints" / f"step-{later:08d}")
+    train(trained, name, settings, cut, True)
+    last = Path("checkpoints") / f"step-{STEPS:08d}"
+    one, other = whole(run / last, run.parent), whole(cut / last, run.parent)
+    assert one.keys() == other.keys()
+    assert [key for key in one if not torch.equal(one[key], other[key])] == []
+    assert (cut / "log.jsonl").read_text() == (run / "log.jsonl").read_text()
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_cut_at_any_step_and_resumed_is_the_one_that_was_not(
     workers: int,
@@ -69,13 +82,20 @@ def test_a_run_cut_at_any_step_and_resumed_is_the_one_that_was_not(
     ]
     for name, settings, run in stages:
         train(trained, name, settings, run, False)
-        step = draws.randint(1, STEPS - 1)
-        cut = Path(shutil.copytree(run, tmp_path / f"{run.name} cut at {step}"))
-        for later in range(step + 1, STEPS + 1):
-            shutil.rmtree(cut / "checkpoints" / f"step-{later:08d}")
-        train(trained, name, settings, cut, True)
-        last = Path("checkpoints") / f"step-{STEPS:08d}"
-        one, other = whole(run / last, tmp_path), whole(cut / last, tmp_path)
-        assert one.keys() == other.keys()
-        assert [key for key in one if not torch.equal(one[key], other[key])] == []
-        assert (cut / "log.jsonl").read_text() == (run / "log.jsonl").read_text()
+        check_cut(run, name, settings, draws.randint(1, STEPS - 1), train)
+
+
+def test_ranks_that_are_shared_out_go_on_as_they_were(
+    train: Train, data: Path, encoder_folder: Path, tmp_path: Path
+) -> None:
+    given = [f"data.path={data}", f"views.text.encoder={encoder_folder}", *STAGE_1]
+    adalora = ["views.text.mode=adalora", "views.text.rank=2", "views.text.micro_batch=1"]
+    settings, run = [*given, *adalora, "train.dense.text_lr=0.01"], tmp_path / "adalora"
+    train(trained, "pretrain.yaml", settings, run, False)
+    entries = whole(run / "checkpoints" / f"step-{STEPS:08d}", tmp_path)
+    mark = "model.flm.text_view.ranks."
+    averages = {name: value for name, value in entries.items() if mark in name}
+    assert len(averages) == 2
+    assert all(value.abs().sum() > 0 for value in averages.values())
+    for step in (1, 4, 6):  # while ranks fall, and when they no longer do
+        check_cut(run, "pretrain.yaml", settings, step, train)

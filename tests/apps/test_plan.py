@@ -129,6 +129,25 @@ def test_a_run_is_planned_from_its_yaml_and_data(capsys, tmp_path):
     assert "pipelined" in {finding["kind"] for finding in plan["findings"]}
 
 
+def test_a_run_of_rows_in_fp16_needs_half_the_memory_for_them(capsys, tmp_path):
+    data = write_folder(tmp_path / "data")
+    run = ("--config", "tiny", "--world-size", "2", "--device", "cpu", f"data.path={data}")
+    whole, half = (
+        told(capsys, *run, f"train.sparse.dtype={dtype}")["plans"][0]["placements"]
+        for dtype in ("fp32", "fp16")
+    )
+    for before, after in zip(whole, half, strict=True):
+        rows = sum(rows for rows, _ in before["shards"])
+        assert before["host_memory"] - after["host_memory"] >= rows * 32 * 2
+
+
+def test_a_run_that_int8_cannot_serve_is_told(capsys, tmp_path):
+    data = write_folder(tmp_path / "data")
+    run = ("--config", "tiny", "--device", "cpu", f"data.path={data}", "sharding.default=row_wise")
+    assert plan_app.main([*run, "train.sparse.communication=int8"]) == 2
+    assert "int8 can't add up the rows of users_" in capsys.readouterr().err
+
+
 def test_a_machine_is_measured_and_the_plan_uses_it(capfd, tables, tmp_path):
     file = tmp_path / "calibration.json"
     short = ("--short", "--repeats", "2", "--out", str(file))
