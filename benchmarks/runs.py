@@ -28,12 +28,14 @@ class Runs:
     config: Path
     folder: Path
     steps: int | None = None  # in place of what is configured, for a try
+    ranks: int = 1
 
     @property
     def version(self) -> str:
         """A hash of the configuration's content."""
         told = hashlib.sha256(self.config.read_bytes()).hexdigest()[:12]
-        return told if self.steps is None else f"{told}, {self.steps} steps"
+        told = told if self.steps is None else f"{told}, {self.steps} steps"
+        return told if self.ranks == 1 else f"{told}, {self.ranks} ranks"
 
     def overrides(self, data: Path, setting: Mapping[str, Any], seed: int) -> list[str]:
         """A setting as the command line takes it."""
@@ -45,13 +47,20 @@ class Runs:
         """The configuration of one of them."""
         return load_yaml(self.config, RunConfig, self.overrides(data, setting, seed))
 
+    def folder_of(self, data: Path, setting: Mapping[str, Any], seed: int) -> Path:
+        """Where one of them is, or will be."""
+        told = json.dumps([self.version, *self.overrides(data, setting, seed)])
+        return self.folder / hashlib.sha256(told.encode()).hexdigest()[:12]
+
     def trained(self, data: Path, setting: Mapping[str, Any], seed: int) -> Path:
         """The folder of a run, trained unless it is; what was cut off goes on where it stopped."""
-        given = self.overrides(data, setting, seed)
-        told = json.dumps([self.version, *given])
-        run = self.folder / hashlib.sha256(told.encode()).hexdigest()[:12]
+        given, run = self.overrides(data, setting, seed), self.folder_of(data, setting, seed)
         if "seconds" not in read_report(run):
-            command = [sys.executable, "-m", "flm_apps.train", "--config", str(self.config)]
-            command += ["--run", str(run), "--resume", *given]
+            command = [sys.executable, "-m", "flm_apps.train"]
+            if self.ranks > 1:
+                torchrun = str(Path(sys.executable).parent / "torchrun")
+                command = [torchrun, "--standalone", "--nproc-per-node", str(self.ranks)]
+                command += ["-m", "--", "flm_apps.train"]
+            command += ["--config", str(self.config), "--run", str(run), "--resume", *given]
             subprocess.run(command, check=True)
         return run

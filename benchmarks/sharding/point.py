@@ -135,6 +135,8 @@ def _of_kernel(point: Point) -> str | None:
         return f"TorchRec offers kernel dense for {DATA_PARALLEL} only"
     if point.kernel not in ("dense", "quant") and point.sharding == DATA_PARALLEL:
         return f"{DATA_PARALLEL} tables have kernel dense only: every rank adds up all gradients"
+    if point.sharding == DATA_PARALLEL and point.dtype == "fp16":
+        return "rows in fp16 are updated by fused kernels only, which keep their state in fp32"
     if point.pipeline == "prefetch" and point.kernel != "fused_uvm_caching":
         return "pipeline prefetch fills a cache, which only kernel fused_uvm_caching has"
     return None

@@ -28,7 +28,9 @@ def test_every_sharding_type_and_the_planner_are_measured_by_default() -> None:
     assert {(p.dtype, p.pipeline, p.batch_size, p.pooling, p.ids) for p in points} == {
         ("fp16", "sparse_dist", 1024, None, "uniform")
     }
-    assert {impossible(point, "cpu") for point in points} == {None}
+    assert {p.sharding for p in points if impossible(p, "cpu") is not None} == dense  # in fp16
+    whole = points_of(arguments(), "fp32")
+    assert {impossible(point, "cpu") for point in whole} == {None}
 
 
 def test_lists_are_multiplied_and_nothing_is_measured_twice() -> None:
@@ -65,6 +67,10 @@ def test_the_ablation_goes_from_dense_tables_to_the_planners_choice() -> None:
         ),
         (Point(kernel="dense"), "kernel dense for data_parallel only"),
         (Point(sharding="data_parallel"), "data_parallel tables have kernel dense only"),
+        (
+            Point(sharding="data_parallel", kernel="dense", dtype="fp16"),
+            "rows in fp16 are updated by fused kernels only",
+        ),
     ],
 )
 def test_what_cannot_run_on_cpu_has_a_reason(point: Point, reason: str) -> None:

@@ -20,3 +20,20 @@ def test_texts_of_alike_lengths_are_encoded_as_those_that_are_padded(ml100k: Pat
     assert found["tokens_mean"] < found["tokens_most"]
     rates = found["texts_per_s_by_length"] / found["texts_per_s_padded"]
     assert found["ratio"] == pytest.approx(rates)
+
+
+def test_memory_of_steps_is_the_processs_own(ml100k: Path) -> None:
+    found = text_tower.memory_of_steps(ml100k, rows=4, micro_batch=2, steps=1)
+    assert 0 < found["before_mib"] <= found["peak_mib"]
+    assert found["seconds"] > 0
+
+
+def test_precisions_take_turns(monkeypatch) -> None:
+    monkeypatch.setattr(text_tower, "TITLES", {4: False, 2: True})
+    found = text_tower.in_bf16(repeats=1, compiled=False)
+    assert [found[name]["texts"] for name in ("forward", "forward_and_backward")] == [4, 2]
+    for name in ("forward", "forward_and_backward"):
+        seconds = found[name]["seconds"]
+        assert found[name]["ratio"] == pytest.approx(
+            {"fp32": 1, "bf16": seconds["fp32"] / seconds["bf16"]}
+        )
