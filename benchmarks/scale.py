@@ -23,6 +23,7 @@ from flm_benchmarks.sharding.report import merged, write_page
 
 from flm_torchrec.errors import app
 from flm_torchrec.evaluation.bounds import as_table, checked
+from flm_torchrec.planning.fit import median_error, rank_correlation
 
 QUICK = 2  # repeats
 GROWN = [10**power for power in range(4, 8)]  # rows of each of 4 tables
@@ -48,6 +49,20 @@ def frozen_text(data: Path, repeats: int) -> Measured:
     """A frozen encoder's kept vectors."""
     found = text_tower.frozen_against_full(data, steps=repeats)
     return [checked("frozen text against full, samples/s", found["ratio"], ">=", 50)], [found]
+
+
+def text_memory(data: Path, repeats: int) -> Measured:
+    """Texts in micro-batches, run again in backward, where all encoder layers train."""
+    rows, size = (128, 16) if repeats > QUICK else (8, 4)
+    found = text_tower.in_micro_batches(data, rows=rows, size=size, steps=repeats)
+    name = "texts in micro-batches, memory of a step against all at once"
+    return [checked(name, found["memory_ratio"], "<=", 0.6)], [found]
+
+
+def text_precision(data: Path, repeats: int) -> Measured:
+    """The encoder in bf16, and compiled."""
+    del data
+    return [], [text_tower.in_bf16(repeats=repeats, compiled=repeats > QUICK)]
 
 
 def on_ranks(ranks: int, module: str, *options: str) -> None:
@@ -97,13 +112,45 @@ def growth(data: Path, repeats: int) -> Measured:
     return [], [asdict(found) for found in growths(lines)]
 
 
+def plans(data: Path, repeats: int) -> Measured:
+    """The calibrated planner's plans against the best of many, and its predictions; goes on with
+    what lies beside the results."""
+    del data
+    lines = []
+    with TemporaryDirectory() as folder:
+        for ranks in (1, 2):
+            out = (RESULTS if repeats > QUICK else Path(folder)) / f"plans.{ranks}.jsonl"
+            few = ["--most", "3", "--repeats", "2", "--short"] if repeats <= QUICK else []
+            on_ranks(ranks, "flm_benchmarks.plans", "--out", str(out), *few)
+            lines += [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    plans = [line for line in lines if "plan" in line]
+    predicted, measured = ([plan[key] for plan in plans] for key in ("predicted_ms", "ms"))
+    torchrec = [plan["torchrec_ms"] for plan in plans]
+    mixes = [line for line in lines if "ratio" in line]
+    bounds = []
+    for mix in mixes:
+        name = f"planned over the best, {mix['mix']}, {mix['ranks']} ranks"
+        bounds.append(checked(name, mix["ratio"], "<=", 1.1))
+    error, order = median_error(predicted, measured), rank_correlation(predicted, measured)
+    bounds.append(checked("predicted step, median relative error", error, "<=", 0.25))
+    bounds.append(checked("predicted step, rank correlation", order, ">=", 0.9))
+    constants = {
+        "torchrec_error": median_error(torchrec, measured),
+        "torchrec_rank_correlation": rank_correlation(torchrec, measured),
+    }
+    return bounds, [*mixes, constants]
+
+
 PARTS: dict[str, Callable[[Path, int], Measured]] = {
     "step": step,
     "tables": tables,
     "texts_once": texts_once,
     "texts_by_length": texts_by_length,
     "frozen_text": frozen_text,
+    "text_memory": text_memory,
+    "text_precision": text_precision,
     "growth": growth,
+    "plans": plans,
 }
 
 

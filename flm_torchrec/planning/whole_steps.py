@@ -1,7 +1,8 @@
 """Whole steps of small sharded models: what a step takes beyond its lookups and exchanges."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import product, repeat
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,11 @@ from flm_torchrec.planning.price import Priced, price
 from flm_torchrec.planning.request import Request, meta_collection
 from flm_torchrec.planning.silence import silent
 from flm_torchrec.planning.tables import Table
+from flm_torchrec.training.pipeline import train_pipeline
 from flm_torchrec.training.sharding import SHARDING_TYPES, shard
 
 # Tables, width, bags on a rank and ids a bag.
-_SHAPES = ((2, 16, 128, 1), (8, 16, 256, 2), (4, 64, 512, 10), (8, 64, 1024, 4))
+_SHAPES = ((2, 16, 128, 1), (8, 16, 256, 2), (4, 64, 512, 10), (8, 64, 1024, 4), (48, 16, 256, 1))
 _MIXED = (
     ("table_wise", "row_wise"),
     ("table_wise", "data_parallel"),
@@ -40,15 +42,16 @@ class _Measured:
     step_ms: float
 
 
-class _Pooled(nn.Module):
-    """Tables alone; the loss is the mean of what they give."""
+class TablesAlone(nn.Module):
+    """Tables without a dense part: the loss is the mean of what they give."""
 
-    def __init__(self, tables: tuple[Table, ...]) -> None:
+    def __init__(self, tables: Sequence[Table]) -> None:
         super().__init__()
         self.ebc = meta_collection(tables)
 
-    def forward(self, kjt: KeyedJaggedTensor) -> Tensor:
-        return self.ebc(kjt).values().mean()
+    def forward(self, kjt: KeyedJaggedTensor) -> tuple[Tensor, None]:
+        """-> losses (1,), and no output"""
+        return self.ebc(kjt).values().mean()[None], None
 
 
 def measure_steps(
@@ -86,7 +89,7 @@ def _measure(
     constraints = {table.name: kinds[n % len(kinds)] for n, table in enumerate(tables)}
     with silent():
         dmp, optimizer = shard(
-            _Pooled(tables),
+            TablesAlone(tables),
             clock.device,
             batch_size=bags,
             sparse_optimizer="rowwise_adagrad",
@@ -100,12 +103,8 @@ def _measure(
         torch.full((count * bags,), pooling, device=clock.device),
     )
 
-    def step() -> None:
-        optimizer.zero_grad()
-        dmp(kjt).backward()
-        optimizer.step()
-
-    step_ms = clock.time(step)
+    pipeline, source = train_pipeline(dmp, optimizer, clock.device), repeat(kjt)
+    step_ms = clock.time(lambda: pipeline.progress(source))
     request = Request(
         tables=tables,
         cluster=Cluster(

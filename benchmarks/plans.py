@@ -1,0 +1,278 @@
+"""Is the plan that a calibrated planner makes the fastest of many, and is its prediction right?
+
+torchrun --nproc_per_node 2 -m flm_benchmarks.plans --out plans.jsonl
+
+calibrates the machine for its ranks, measures plans of four mixes of tables, and then the
+planner's and the fastest ones again, in turn. It goes on with a file that holds some of them.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle, permutations
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from flm_benchmarks.sharding.ids import make_batches
+from flm_benchmarks.sharding.lines import append, mend
+from torch.distributed.elastic.multiprocessing.errors import record
+from torchrec import KeyedJaggedTensor
+from torchrec.distributed.comm import get_local_size
+
+from flm_torchrec.errors import app
+from flm_torchrec.planning.calibrate import calibrate
+from flm_torchrec.planning.calibration import Calibration, read_calibration, write_calibration
+from flm_torchrec.planning.cluster import Cluster
+from flm_torchrec.planning.plan import Planned, make_plan
+from flm_torchrec.planning.price import price
+from flm_torchrec.planning.request import Request
+from flm_torchrec.planning.tables import preset, scaled
+from flm_torchrec.planning.whole_steps import TablesAlone
+from flm_torchrec.training.pipeline import train_pipeline
+from flm_torchrec.training.placing import AUTO, DATA_PARALLEL, SHARDING_TYPES
+from flm_torchrec.training.runtime import Runtime, all_gather, barrier, start
+from flm_torchrec.training.sharding import shard
+
+MIXES = ("criteo-small", "equal", "one-giant", "many-small")
+PLANNED = "planned"
+MOST = 60  # plans of a mix
+AGAIN = 4  # of the fastest that are measured in turn with the planner's
+SAMPLES = 512  # of a step, on each rank
+MOST_BYTES = 2**29  # of the tables of a mix
+REPEATS, WARMUP = 30, 5
+_ASKED = 3 + len(SHARDING_TYPES)  # plans that people ask for: they are always measured
+
+
+def requests(request: Request, *, most: int) -> dict[str, Request]:
+    """What to plan, by name: freely, by TorchRec's own constants, of one sharding type, of one for
+    the longer half of the tables and another for the others, and of types drawn for each."""
+    found = {
+        PLANNED: request,
+        "auto": replace(request, types=AUTO),
+        "torchrec": replace(request, calibration=None),
+    }
+    found |= {kind: replace(request, types=(kind,)) for kind in SHARDING_TYPES}
+    middle = float(np.median([table.rows for table in request.tables]))
+    long = {table.name for table in request.tables if table.rows >= middle}
+    for one, other in permutations(SHARDING_TYPES, 2):
+        kinds = {table.name: one if table.name in long else other for table in request.tables}
+        found[f"{one} over {other}"] = replace(request, constraints=kinds)
+    generator = np.random.default_rng(0)
+    for number in range(most // 4):
+        types = generator.choice(SHARDING_TYPES, len(request.tables)).tolist()
+        kinds = {table.name: kind for table, kind in zip(request.tables, types, strict=True)}
+        found[f"drawn {number}"] = replace(request, constraints=kinds)
+    named, others = list(found)[:_ASKED], list(found)[_ASKED:]
+    drawn = generator.permutation(others)[: max(0, most - len(named))]
+    names = [*named[:most], *sorted(drawn.tolist(), key=others.index)]
+    return {name: found[name] for name in names}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Mix:
+    """Tables on the ranks there are, and batches for them."""
+
+    runtime: Runtime
+    request: Request
+    batches: Sequence[KeyedJaggedTensor]
+
+    def stepper(self, planned: Planned) -> Callable[[], float]:
+        """A training step under a plan; -> its seconds on this rank, after a barrier."""
+        dmp, optimizer = shard(
+            TablesAlone(self.request.tables),
+            self.runtime.device,
+            batch_size=self.request.batch_size,
+            sparse_optimizer=self.request.optimizer,
+            sparse_lr=0.05,
+            dense_optimizer=lambda named: torch.optim.SGD([p for _, p in named]),
+            planner=planned.of_model,
+        )
+        pipeline = train_pipeline(dmp, optimizer, self.runtime.device)
+        source = cycle(self.batches)
+
+        def step() -> float:
+            barrier()
+            begin = perf_counter()
+            pipeline.progress(source)
+            return perf_counter() - begin
+
+        for _ in range(WARMUP):
+            step()
+        return step
+
+    def measure(self, planned: Planned, *, repeats: int) -> list[float]:
+        """(repeats,) milliseconds of the slowest rank."""
+        step = self.stepper(planned)
+        return slowest([[step() for _ in range(repeats)]])[0].tolist()
+
+    def in_turn(self, plans: Sequence[Planned], *, repeats: int) -> list[float]:
+        """Median milliseconds of the slowest rank of each plan, one after the other, again and
+        again."""
+        steps = [self.stepper(planned) for planned in plans]
+        seconds = [[step() for step in steps] for _ in range(repeats)]
+        return np.median(slowest(seconds), axis=0).tolist()
+
+
+def slowest(seconds: Sequence[Sequence[float]]) -> np.ndarray:
+    """(...) seconds of this rank -> milliseconds of the slowest; called by all ranks."""
+    own = torch.tensor(seconds, dtype=torch.float64)[None]
+    return 1e3 * all_gather(own).amax(0).numpy()
+
+
+def mix_of(name: str, runtime: Runtime, calibration: Calibration) -> Mix:
+    """A preset cut to what several plans of it may take."""
+    tables = scaled(preset(name), most_bytes=MOST_BYTES)
+    cluster = Cluster(
+        world_size=runtime.world_size, local_world_size=get_local_size(), device="cpu"
+    )
+    batches = make_batches(
+        tables,
+        SAMPLES * runtime.world_size,
+        "uniform",
+        seed=0,
+        rank=runtime.rank,
+        world_size=runtime.world_size,
+    )
+    request = Request(
+        tables=tuple(tables),
+        cluster=cluster,
+        batch_size=SAMPLES,
+        types=SHARDING_TYPES,
+        calibration=calibration,
+    )
+    features = [part.features.to(runtime.device) for part in batches.parts if part.features]
+    return Mix(runtime=runtime, request=request, batches=features)
+
+
+def planned_on_first(mix: Mix, request: Request) -> Planned | None:
+    """The plan of rank 0 on all ranks; None where there is none."""
+    made: list[Planned | None] = [None]
+    if mix.runtime.rank == 0:
+        plan = make_plan(request)
+        made = [plan if isinstance(plan, Planned) else None]
+    dist.broadcast_object_list(made, 0)
+    return made[0]
+
+
+def compare(name: str, mix: Mix, journal: "Journal", *, most: int, repeats: int) -> None:
+    """Measure the plans of a mix that have no line yet, then the best of them in turn."""
+    plans: dict[str, Planned] = {}
+    for told, request in requests(mix.request, most=most).items():
+        planned = planned_on_first(mix, request)
+        if planned is None or any(_same(planned, other) for other in plans.values()):
+            continue
+        plans[told] = planned
+        if journal.has(name, told):
+            continue
+        seconds = mix.measure(planned, repeats=repeats)
+        journal.add(
+            {
+                "mix": name,
+                "plan": told,
+                "ranks": mix.runtime.world_size,
+                "ms": float(np.median(seconds)),
+                "quartiles_ms": np.quantile(seconds, [0.25, 0.75]).tolist(),
+                "predicted_ms": price(mix.request, planned.as_torchrec).step_ms,
+                "torchrec_ms": price(
+                    replace(mix.request, calibration=None), planned.as_torchrec
+                ).step_ms,
+                "data_parallel": DATA_PARALLEL in planned.sharding.values(),
+            }
+        )
+    if not journal.has(name, None):
+        medians = journal.medians(name)
+        fastest = sorted((told for told in medians if told != PLANNED), key=medians.__getitem__)
+        names = [PLANNED, *fastest[:AGAIN]]
+        again = mix.in_turn([plans[told] for told in names], repeats=repeats)
+        journal.add(
+            {
+                "mix": name,
+                "ranks": mix.runtime.world_size,
+                "plans": len(medians),
+                "again_ms": dict(zip(names, again, strict=True)),
+                "ratio": again[0] / min(again),
+            }
+        )
+
+
+def _same(one: Planned, other: Planned) -> bool:
+    def where(planned: Planned) -> list[tuple[Any, ...]]:
+        return [(p.table, p.sharding_type, p.kernel, p.ranks, p.shards) for p in planned.placements]
+
+    return where(one) == where(other)
+
+
+class Journal:
+    """The lines of a file, which rank 0 writes and all ranks know."""
+
+    def __init__(self, path: Path, runtime: Runtime) -> None:
+        self._path, self._rank = path, runtime.rank
+        held: list[Any] = [None]
+        if runtime.rank == 0:
+            if path.exists():
+                mend(path)
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
+            held = [[json.loads(line) for line in text.splitlines()]]
+        dist.broadcast_object_list(held, 0)
+        self._lines: list[dict[str, Any]] = held[0]
+
+    def has(self, mix: str, plan: str | None) -> bool:
+        """Whether there is a line of a plan, or with None of the whole mix."""
+        return any(line["mix"] == mix and line.get("plan") == plan for line in self._lines)
+
+    def medians(self, mix: str) -> Mapping[str, float]:
+        """Milliseconds by plan."""
+        return {
+            line["plan"]: line["ms"]
+            for line in self._lines
+            if line["mix"] == mix and "plan" in line
+        }
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Keep a line."""
+        self._lines.append(line)
+        if self._rank == 0:
+            append(self._path, line)
+            print(json.dumps(line), flush=True)
+
+
+def calibrated(path: Path, runtime: Runtime, *, repeats: int, is_short: bool) -> Calibration:
+    """The calibration in a file, measured unless it is there."""
+    is_there = [path.exists()]
+    dist.broadcast_object_list(is_there, 0)
+    if not is_there[0]:
+        found = calibrate(runtime, repeats=repeats, is_short=is_short)
+        if runtime.rank == 0:
+            write_calibration(path, found)
+        barrier()
+    return read_calibration(path)
+
+
+@record
+@app
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure what has no line in the file yet."""
+    parser = argparse.ArgumentParser(prog="python -m flm_benchmarks.plans", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="JSON lines")
+    parser.add_argument("--mixes", nargs="+", choices=MIXES, default=MIXES)
+    parser.add_argument("--most", type=int, default=MOST, help="plans of a mix")
+    parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument("--short", action="store_true", help="calibrate by a few points, for a try")
+    args = parser.parse_args(argv)
+    with start() as runtime:
+        path = args.out.with_suffix(".calibration.json")
+        calibration = calibrated(path, runtime, repeats=args.repeats, is_short=args.short)
+        journal = Journal(args.out, runtime)
+        for name in args.mixes:
+            mix = mix_of(name, runtime, calibration)
+            compare(name, mix, journal, most=args.most, repeats=args.repeats)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
