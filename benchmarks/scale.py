@@ -16,7 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from flm_benchmarks import fused_tables, text_tower
+import torch
+from flm_benchmarks import fused_tables, text_tower, utilisation
 from flm_benchmarks.harness import RESULTS, last_parts, write_results
 from flm_benchmarks.sharding.growth import growths
 from flm_benchmarks.sharding.report import merged, write_page
@@ -63,6 +64,18 @@ def text_precision(data: Path, repeats: int) -> Measured:
     """The encoder in bf16, and compiled."""
     del data
     return [], [text_tower.in_bf16(repeats=repeats, compiled=repeats > QUICK)]
+
+
+def text_utilisation(data: Path, repeats: int) -> Measured:
+    """The text tower's arithmetic; bound on a GPU alone."""
+    del data
+    found = [
+        utilisation.measure(repeats=repeats, dtype=dtype)
+        for dtype in (torch.bfloat16, torch.float32)
+    ]
+    name = "text tower in bf16, share of a matrix product's operations/s"
+    bounds = [checked(name, found[0]["utilisation"], ">=", 0.45)]
+    return bounds if found[0]["device"] == "cuda" else [], found
 
 
 def on_ranks(ranks: int, module: str, *options: str) -> None:
@@ -149,6 +162,7 @@ PARTS: dict[str, Callable[[Path, int], Measured]] = {
     "frozen_text": frozen_text,
     "text_memory": text_memory,
     "text_precision": text_precision,
+    "text_utilisation": text_utilisation,
     "growth": growth,
     "plans": plans,
 }

@@ -36,7 +36,7 @@ def test_the_planned_one_is_measured_beside_the_fastest_and_nothing_twice(
     given = ["--out", str(out), "--mixes", "one-giant", "--most", "5", "--repeats", "2", "--short"]
     assert plans.main(given) == 0
     *each, whole = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [line["plan"] for line in each][0] == "planned"
+    assert each[0]["plan"] == "planned"
     assert whole["plans"] == len(each)
     assert set(whole["again_ms"]) == {line["plan"] for line in each}
     assert whole["ratio"] == pytest.approx(
