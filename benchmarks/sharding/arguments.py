@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from flm_benchmarks.sharding.ids import normal_ids
 from flm_benchmarks.sharding.point import (
+    CACHING,
     DTYPES,
     KERNELS,
     PIPELINES,
@@ -64,7 +65,7 @@ def points_of(args: argparse.Namespace, own_dtype: str) -> list[Point]:
     dtypes = _named("--dtype", args.dtype, (*DTYPES, "own"), everything=DTYPES)
     return product(
         sharding=_named("--sharding", args.sharding, SHARDINGS),
-        kernel=_named("--kernel", args.kernel, (*KERNELS, "auto"), everything=KERNELS),
+        kernel=_kernels(args.kernel),
         dtype=[own_dtype if name == "own" else name for name in dtypes],
         pipeline=_named("--pipeline", args.pipeline, PIPELINES),
         batch_size=_each("--batch-size", args.batch_size, positive),
@@ -122,6 +123,21 @@ def _named(
     for entry in entries:
         if entry not in allowed:
             raise UserError(f"{option}: '{entry}' is not one of all, {', '.join(allowed)}")
+    return entries
+
+
+def _kernels(text: str) -> list[str]:
+    """Of them the caching one may have a share of the rows behind it."""
+    if text == "all":
+        return list(KERNELS)
+    entries = _entries("--kernel", text)
+    shares = [entry.partition(":")[2] for entry in entries if entry.startswith(f"{CACHING}:")]
+    for share in shares:
+        if not share.replace(".", "", 1).isdecimal() or not 0 < float(share) <= 1:
+            raise UserError(f"--kernel: '{CACHING}:{share}'; allowed: a share in (0, 1]")
+    plain = ",".join(entry for entry in entries if not entry.startswith(f"{CACHING}:"))
+    if plain:
+        _named("--kernel", plain, (*KERNELS, "auto"))
     return entries
 
 

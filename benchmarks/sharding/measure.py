@@ -24,6 +24,7 @@ from torchrec.inference.modules import quantize_embeddings
 from flm_torchrec.errors import UserError
 from flm_torchrec.planning.tables import Dtype, Table
 from flm_torchrec.training.compat import topology
+from flm_torchrec.training.placing import auto_planner
 from flm_torchrec.training.runtime import Runtime, all_gather
 from flm_torchrec.training.sharding import describe_plan, shard
 
@@ -134,6 +135,7 @@ def _trained(
 ) -> Measured:
     tables, device = work.tables_at(point), runtime.device
     each = point.batch_size // runtime.world_size
+    kernels = {table.name: point.base_kernel for table in tables}
     dmp, optimizer = shard(
         _model(work, tables),
         device,
@@ -142,7 +144,18 @@ def _trained(
         sparse_lr=LR,
         dense_optimizer=lambda named: torch.optim.AdamW([p for _, p in named], lr=1e-3),
         default=point.sharding,
-        kernels={table.name: point.kernel for table in tables},
+        kernels=kernels,
+        planner=None
+        if point.cached_share is None
+        else auto_planner(
+            device,
+            batch_size=each,
+            constraints={},
+            default=point.sharding,
+            kernels=kernels,
+            communication="fp32",
+            cached_share=point.cached_share,
+        ),
     )
     plan = describe_plan(dmp)
     prediction = predict(

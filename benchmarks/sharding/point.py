@@ -13,7 +13,8 @@ from itertools import product as cartesian
 from flm_torchrec.training.sharding import DATA_PARALLEL, SHARDING_TYPES
 
 SHARDINGS = (*SHARDING_TYPES, "auto")  # auto: the planner's choice
-CUDA_KERNELS = ("fused_uvm", "fused_uvm_caching", "key_value")
+CACHING = "fused_uvm_caching"  # or fused_uvm_caching:SHARE, of the rows, that the GPU holds
+CUDA_KERNELS = ("fused_uvm", CACHING, "key_value")
 KERNELS = ("dense", "fused", "quant", *CUDA_KERNELS)
 DTYPES = ("fp32", "fp16", "int8")
 CUDA_PIPELINES = ("fused_sparse_dist", "semi_sync", "prefetch")
@@ -32,6 +33,17 @@ class Point:
     rows: int | None = None  # of every table; None: each its own
     pooling: float | None = None  # ids a bag, mean; None: of each table
     ids: str = "uniform"  # or zipf:EXPONENT, or log
+
+    @property
+    def base_kernel(self) -> str:
+        """The kernel without the share of its cache."""
+        return self.kernel.partition(":")[0]
+
+    @property
+    def cached_share(self) -> float | None:
+        """Of the rows, that a caching kernel holds; None: as many as TorchRec takes."""
+        share = self.kernel.partition(":")[2]
+        return float(share) if share else None
 
     @property
     def trains(self) -> bool:
@@ -104,8 +116,8 @@ def impossible(point: Point, device_type: str) -> str | None:
 def _without_gpu(point: Point, device_type: str) -> str | None:
     if device_type == "cuda":
         return None
-    if point.kernel in CUDA_KERNELS:
-        return f"kernel {point.kernel} is a GPU's; this job runs on {device_type}"
+    if point.base_kernel in CUDA_KERNELS:
+        return f"kernel {point.base_kernel} is a GPU's; this job runs on {device_type}"
     if point.pipeline in CUDA_PIPELINES:
         return (
             f"pipeline {point.pipeline} overlaps streams of a GPU; this job runs on {device_type}"
@@ -137,6 +149,6 @@ def _of_kernel(point: Point) -> str | None:
         return f"{DATA_PARALLEL} tables have kernel dense only: every rank adds up all gradients"
     if point.sharding == DATA_PARALLEL and point.dtype == "fp16":
         return "rows in fp16 are updated by fused kernels only, which keep their state in fp32"
-    if point.pipeline == "prefetch" and point.kernel != "fused_uvm_caching":
-        return "pipeline prefetch fills a cache, which only kernel fused_uvm_caching has"
+    if point.pipeline == "prefetch" and point.base_kernel != CACHING:
+        return f"pipeline prefetch fills a cache, which only kernel {CACHING} has"
     return None

@@ -15,6 +15,7 @@ from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterCons
 from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
 from torchrec.distributed.planner.types import PlannerError
 from torchrec.distributed.types import (
+    CacheParams,
     EmbeddingModuleShardingPlan,
     ModuleSharder,
     ParameterSharding,
@@ -60,8 +61,11 @@ def auto_planner(
     default: str,
     kernels: Mapping[str, str],
     communication: str,
+    cached_share: float | None = None,
 ) -> Planner:
-    """TorchRec's planner on its own estimates, for the ranks there are; see `shard`."""
+    """TorchRec's planner on its own estimates, for the ranks there are; see `shard`. A kernel that
+    caches holds `cached_share` of its rows on the GPU (TorchRec's default: a fifth)."""
+    cache = None if cached_share is None else CacheParams(load_factor=cached_share)
 
     def plan(model: nn.Module) -> ShardingPlan:
         kinds = {table: constraints.get(table, default) for table in table_names(model)}
@@ -73,6 +77,7 @@ def auto_planner(
                 table: ParameterConstraints(
                     sharding_types=_types(kind, communication),
                     compute_kernels=[kernels[table]] if table in kernels else None,
+                    cache_params=cache,
                 )
                 for table, kind in kinds.items()
             },

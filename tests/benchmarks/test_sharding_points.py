@@ -77,6 +77,18 @@ def test_what_cannot_run_on_cpu_has_a_reason(point: Point, reason: str) -> None:
     assert reason in str(impossible(point, "cpu"))
 
 
+def test_a_caching_kernel_may_hold_a_share_of_the_rows() -> None:
+    kernels = ["--kernel", "fused,fused_uvm_caching:0.25,fused_uvm_caching"]
+    points = points_of(arguments("--sharding", "row_wise", *kernels), "fp32")
+    assert [(p.base_kernel, p.cached_share) for p in points] == [
+        ("fused", None),
+        ("fused_uvm_caching", 0.25),
+        ("fused_uvm_caching", None),
+    ]
+    assert [impossible(point, "cuda") for point in points] == [None] * 3
+    assert "kernel fused_uvm_caching is a GPU's" in str(impossible(points[1], "cpu"))
+
+
 def test_every_combination_is_possible_or_has_a_reason_on_a_gpu_too() -> None:
     points = product(kernel=KERNELS, pipeline=PIPELINES)
     possible = [point for point in points if impossible(point, "cuda") is None]
@@ -92,6 +104,8 @@ def test_every_combination_is_possible_or_has_a_reason_on_a_gpu_too() -> None:
         (["--sharding", "row"], "--sharding: 'row' is not one of all, data_parallel"),
         (["--kernel", "slow"], "--kernel: 'slow' is not one of all, dense, fused"),
         (["--dtype", "fp8"], "--dtype: 'fp8' is not one of all, fp32"),
+        (["--kernel", "fused_uvm_caching:2"], "--kernel: 'fused_uvm_caching:2'; allowed: a share"),
+        (["--kernel", "fused_uvm_caching:x"], "--kernel: 'fused_uvm_caching:x'; allowed: a share"),
         (["--pipeline", "base,"], "--pipeline: 'base,' has an empty entry"),
         (["--batch-size", "0"], "--batch-size: '0'; allowed: numbers above 0"),
         (["--batch-size", "8,x"], "--batch-size: 'x'; allowed: numbers above 0"),

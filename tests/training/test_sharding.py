@@ -7,7 +7,10 @@ from two_ranks.toy import DENSE_LR, ROWS, SPARSE_LR, WIDE, make, run
 from two_ranks.whole import whole_state
 
 from flm_torchrec.errors import UserError
+from flm_torchrec.planning.request import meta_collection
+from flm_torchrec.planning.tables import Table
 from flm_torchrec.training.optimizers import DenseOptimizer, scale_dense_lr, set_table_lr
+from flm_torchrec.training.placing import auto_planner, placements
 from flm_torchrec.training.runtime import Runtime
 from flm_torchrec.training.sharding import SHARDING_TYPES, describe_plan, list_optimizers
 
@@ -104,6 +107,23 @@ def test_auto_never_copies_a_table_to_every_rank(ranks: Ranks) -> None:
 
 def plan_of(runtime: Runtime, default: str) -> list[dict[str, object]]:
     return describe_plan(make(runtime, default)[0])
+
+
+def test_a_kernel_that_caches_holds_the_share_that_is_asked_for(alone: Runtime) -> None:
+    """Planned for a GPU, without one."""
+    plan = auto_planner(
+        torch.device("cuda"),
+        batch_size=8,
+        constraints={},
+        default="row_wise",
+        kernels={"t": "fused_uvm_caching"},
+        communication="fp32",
+        cached_share=0.25,
+    )(meta_collection([Table(name="t", rows=100, dim=16)]))
+    ((_, placement),) = placements(plan)
+    assert placement.compute_kernel == "fused_uvm_caching"
+    assert placement.cache_params is not None
+    assert placement.cache_params.load_factor == 0.25
 
 
 def test_a_table_can_have_a_sharding_type_of_its_own(alone: Runtime) -> None:
