@@ -1,5 +1,6 @@
 """What does each way to train the text encoder give, and cost? One table over them all, after the
-same number of steps. Writes benchmarks/results/text_modes.json; exits with 2 when work is left.
+same number of steps, without the linear path, which reads no texts. Writes
+benchmarks/results/text_modes.json; exits with 2 when work is left.
 
 Run it with `python benchmarks/text_modes.py` until it is done: a mode that was measured is not
 measured again (its figures lie in benchmarks/results/answers/text_modes: name another folder by
@@ -52,7 +53,8 @@ FIGURES = ("ndcg@10", "texts_per_s", "steps_per_s", "trainable", "peak_mib")
 
 def setting(mode: str, *, steps: int, rows: int) -> dict[str, Any]:
     """What a mode's run differs in from the configuration."""
-    told = {"train.steps": steps, "train.validate_every": steps, **MODES[mode]}
+    told = {"train.steps": steps, "train.validate_every": steps, "views.linear": None}
+    told |= MODES[mode]
     if mode != "frozen":
         every = max(1, steps // 2)
         told |= {"views.text.rows": rows, "views.text.refresh": every}

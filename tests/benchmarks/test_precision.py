@@ -50,7 +50,8 @@ def test_what_was_scored_is_read_and_nothing_begins_after_the_time(tmp_path: Pat
     at = place(tmp_path, seconds=-1)
     with pytest.raises(OutOfTimeError):
         unit(at, "table_wise", {}, 0)
-    run = at.runs.folder_of(at.data, {"sharding.default": "table_wise"}, 0)
+    told = {"sharding.default": "table_wise", "views.linear": None}
+    run = at.runs.folder_of(at.data, told, 0)
     run.mkdir()
     (run / "quality.json").write_text('{"seed": 0}')
     assert unit(at, "table_wise", {}, 0) == {"seed": 0}

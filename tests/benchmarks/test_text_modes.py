@@ -87,7 +87,7 @@ def test_a_unit_trains_its_mode_and_tells_its_figures(
     monkeypatch.setattr(text_cache, "MOST_BELOW", text_cache.MOST_BELOW)
     told = text_modes.setting("last_n_anew", steps=2, rows=2)
     told |= {"views.text.encoder": str(encoder_folder), "views.text.max_tokens": 8}
-    told |= {"views.linear": None, "data.window": 8, "views.history.layers": 1}
+    told |= {"data.window": 8, "views.history.layers": 1}
     given = Runs(config=text_modes.CONFIG, folder=tmp_path).overrides(ml100k, told, 0)
     found = text_modes.unit("last_n_anew", given, tmp_path / "run", timed=2)
     assert found.keys() == FOUND.keys()
