@@ -175,6 +175,9 @@ def _request(asked: argparse.Namespace, subject: _Subject, cluster: Cluster) -> 
     from flm_torchrec.training.placing import AUTO
 
     named = {"all": MODEL_PARALLEL, "auto": AUTO}
+    # Where it was said: on the command line or in the run's YAML.
+    option = "calibration:" if asked.calibration is None else "--calibration"
+    known = subject.calibration
     return Request(
         tables=subject.tables,
         cluster=cluster,
@@ -182,7 +185,7 @@ def _request(asked: argparse.Namespace, subject: _Subject, cluster: Cluster) -> 
         optimizer=subject.optimizer,
         types=named.get(subject.types, tuple(subject.types.split(","))),
         constraints=subject.constraints,
-        calibration=None if subject.calibration is None else read_calibration(subject.calibration),
+        calibration=None if known is None else read_calibration(known, option=option),
         communication=subject.communication,
     )
 

@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from flm_benchmarks.sharding.ids import make_batches
 from flm_benchmarks.sharding.lines import append, mend
+from flm_benchmarks.sharding.timing import finish
 from torch.distributed.elastic.multiprocessing.errors import record
 from torchrec import KeyedJaggedTensor
 from torchrec.distributed.comm import get_local_size
@@ -96,9 +97,11 @@ class Mix:
         source = cycle(self.batches)
 
         def step() -> float:
+            finish(self.runtime.device)
             barrier()
             begin = perf_counter()
             pipeline.progress(source)
+            finish(self.runtime.device)
             return perf_counter() - begin
 
         for _ in range(WARMUP):
@@ -128,7 +131,9 @@ def mix_of(name: str, runtime: Runtime, calibration: Calibration) -> Mix:
     """A preset cut to what several plans of it may take."""
     tables = scaled(preset(name), most_bytes=MOST_BYTES)
     cluster = Cluster(
-        world_size=runtime.world_size, local_world_size=get_local_size(), device="cpu"
+        world_size=runtime.world_size,
+        local_world_size=get_local_size(),
+        device=calibration.device,
     )
     batches = make_batches(
         tables,
@@ -185,7 +190,8 @@ def compare(name: str, mix: Mix, journal: "Journal", *, most: int, repeats: int)
             }
         )
     if not journal.has(name, None):
-        medians = journal.medians(name)
+        # The file may hold others, of a call with a larger --most.
+        medians = {told: ms for told, ms in journal.medians(name).items() if told in plans}
         fastest = sorted((told for told in medians if told != PLANNED), key=medians.__getitem__)
         names = [PLANNED, *fastest[:AGAIN]]
         again = mix.in_turn([plans[told] for told in names], repeats=repeats)

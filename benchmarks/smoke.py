@@ -38,7 +38,7 @@ def commands(work: Path) -> Mapping[str, str]:
         "--types row_wise column_wise",
         "scale": f"python -m flm_benchmarks.scale --quick --data {work}/data/ml-100k",
         "text_modes": f"python -m flm_benchmarks.text_modes --quick --data {work}/data/ml-100k "
-        f"--answers {work}/text_modes",
+        f"--work {work}/text_modes",
         "precision": f"python -m flm_benchmarks.precision --quick --data {work}/data "
         f"--work {work}/precision --only table_wise",
         "data": f"python -m flm_benchmarks.data --quick --work {work}/logs",

@@ -97,7 +97,7 @@ def measured(
 ) -> dict[str, Any] | None:
     """The figures of a mode, of a process of its own unless its file is there; None after
     `until`."""
-    same = {"mode": mode, "version": runs.version, "setting": dict(told)}
+    same = {"mode": mode, "version": runs.version, "data": str(data), "setting": dict(told)}
     if file.exists():
         found = json.loads(file.read_text(encoding="utf-8"))
         if found | same == found:
@@ -156,15 +156,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs = Runs(config=CONFIG, folder=args.work / "runs")
     more = {key: yaml.safe_load(value) for key, _, value in (g.partition("=") for g in args.given)}
     records = {}
-    for mode in args.only:
+    for mode in MODES:
         told = setting(mode, steps=steps, rows=rows) | more
-        records[mode] = measured(mode, runs, args.data, answers / f"{mode}.json", told, until=until)
+        # Of those that are not asked for, what is there.
+        last = until if mode in args.only else float("-inf")
+        records[mode] = measured(mode, runs, args.data, answers / f"{mode}.json", told, until=last)
     done = [own for own in records.values() if own is not None]
     print(as_text(done))
     if not args.quick:
         parts = [{**own, "bounds": []} for own in done]
         write_results("text_modes", parts, command="python benchmarks/text_modes.py")
-    left = [mode for mode, own in records.items() if own is None]
+    left = [mode for mode in args.only if records[mode] is None]
     if left:
         print(f"left: {', '.join(left)}; run the same again to go on")
         return OUT_OF_TIME

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from flm_benchmarks.harness import in_turn, spread
-from flm_benchmarks.sharding.memory import peak_bytes
+from flm_benchmarks.sharding.memory import peak_bytes, reset_peak
 from numpy.typing import NDArray
 from transformers import BertConfig, BertModel
 
@@ -141,9 +141,10 @@ def step_seconds(assembly: Assembly, steps: int) -> list[float]:
     pipeline = train_pipeline(assembly.dmp, assembly.optimizer, assembly.runtime.device)
     source = (assembly.collator.step(assembly.sampler, step) for step in range(steps + 4))
     seconds = []
-    for _ in range(steps + 1):
+    for done in range(1, steps + 2):
         begin = time.perf_counter()
         pipeline.progress(source)
+        assembly.allocate_ranks(done)
         seconds.append(time.perf_counter() - begin)
     return seconds[1:]
 
@@ -177,6 +178,7 @@ def memory_of_steps(folder: Path, rows: int, micro_batch: int, steps: int) -> di
     with start() as runtime:
         assembly = assemble(opened(folder, "views.text.mode=full", *text), runtime)
         assembly.refresh_text(keep=True)
+        reset_peak(runtime.device)  # of encoding all texts
         idle = peak_bytes(runtime.device)
         seconds = step_seconds(assembly, steps)
         peak = peak_bytes(runtime.device)

@@ -91,7 +91,14 @@ def _series(lines: Sequence[Line], key: str) -> list[tuple[str, list[Line]]]:
             kept = json.dumps(rest, sort_keys=True) + machine_key(line["machine"])
             groups.setdefault(kept, []).append(line)
     series = [sorted(own, key=lambda line: _value(line, key)) for own in groups.values()]
-    return [(_name(own[0], key), own) for own in series]
+    named: dict[str, list[Line]] = {}
+    for own in series:
+        first, place = _name(own[0], key), 2
+        name = first
+        while name in named:  # other tables or another machine under the same words
+            name, place = f"{first} ({place})", place + 1
+        named[name] = own
+    return list(named.items())
 
 
 def _name(line: Line, key: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from flm_torchrec.errors import UserError
 
 BENCHMARK = "sharding"
-SCHEMA = 1
+SCHEMA = 2  # 1 had no rows in its points
 _BUSY = 1.5
 Line = dict[str, Any]
 

@@ -56,10 +56,15 @@ class Request:
             if table not in names:
                 raise UserError(f"sharding: '{table}' is no table; allowed: {', '.join(names)}")
         for table in self.tables:
+            of_any_width = (
+                kind
+                for kind in self._asked(table)
+                if works_with(kind, communication=self.communication, dtype=table.dtype)
+            )
             check_precision(
                 table.name,
                 # Of several, only those that work are chosen from.
-                sharding_type=(*self.types_of(table), *self._asked(table))[0],
+                sharding_type=(*self.types_of(table), *of_any_width, *self._asked(table))[0],
                 widths=[table.dim],
                 communication=self.communication,
                 dtype=table.dtype,
@@ -71,7 +76,9 @@ class Request:
 
     def allows(self, table: Table, kind: str) -> bool:
         """Does the sharding type work with how rows are kept and exchanged?"""
-        return works_with(kind, communication=self.communication, dtype=table.dtype)
+        return works_with(
+            kind, communication=self.communication, dtype=table.dtype, width=table.dim
+        )
 
     def _asked(self, table: Table) -> tuple[str, ...]:
         own = self.constraints.get(table.name)

@@ -95,19 +95,26 @@ def auto_planner(
 
 
 def plan_on_first_rank(planner: Planner, model: nn.Module) -> ShardingPlan:
-    """The plan that rank 0 makes, on all ranks; a UserError of rank 0 is raised by all."""
+    """The plan that rank 0 makes, on all ranks; a UserError of rank 0 is raised by all, and of
+    whatever else it raises the others raise a RuntimeError."""
     # Planned here once, and told to all: with collective_plan the others would wait for a plan
     # that rank 0 failed to make.
-    planned: list[ShardingPlan | str | None] = [None]
+    planned: list[ShardingPlan | Exception | None] = [None]
+    wrong: Exception | None = None
     if dist.get_rank() == 0:
         try:
             planned[0] = planner(model)
-        except UserError as error:
-            planned[0] = str(error)
+        except Exception as error:
+            wrong, told = error, f"rank 0 made no plan: {type(error).__name__}: {error}"
+            is_of_user = isinstance(error, UserError)
+            planned[0] = UserError(str(error)) if is_of_user else RuntimeError(told)
     dist.broadcast_object_list(planned, 0)
+    if wrong is not None:
+        raise wrong
     plan = planned[0]
-    if not isinstance(plan, ShardingPlan):
-        raise UserError(str(plan))
+    if isinstance(plan, Exception):
+        raise plan
+    assert isinstance(plan, ShardingPlan), plan
     return plan
 
 

@@ -37,11 +37,13 @@ def codecs(communication: str, *, counted: bool = False) -> dict[str, QuantizedC
     return {operation.name: get_qcomm_codecs(both) for operation in operations}
 
 
-def works_with(sharding_type: str, *, communication: str, dtype: str = "fp32") -> bool:
-    """Can tables of the sharding type keep their rows as `dtype` and exchange them so?"""
+def works_with(
+    sharding_type: str, *, communication: str, dtype: str = "fp32", width: int = _INT8_BLOCK
+) -> bool:
+    """Can tables of the sharding type and width keep their rows as `dtype` and exchange them so?"""
     if sharding_type == _DATA_PARALLEL:
         return dtype == "fp32"
-    return communication != "int8" or sharding_type in _INT8_TYPES
+    return communication != "int8" or (sharding_type in _INT8_TYPES and width % _INT8_BLOCK == 0)
 
 
 def check_precision(

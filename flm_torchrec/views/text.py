@@ -85,9 +85,13 @@ class TextView(nn.Module):
         if self.ranks is not None:
             self.ranks.allocate(self.encoder, step, steps=steps)
 
+    def in_its_precision(self, device: torch.device) -> torch.autocast:
+        """What of the encoder runs in it has products in `dtype`."""
+        return torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32)
+
     def token_states(self, tokens: Tensor, attention: Tensor, row: Tensor | None = None) -> Tensor:
         """(K, S) -> (K, S, H); `row` (K,) names texts of which `below` may be kept."""
-        with torch.autocast(tokens.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with self.in_its_precision(tokens.device):
             if row is None or self.below is None:
                 states = self.encoder(input_ids=tokens, attention_mask=attention).last_hidden_state
             else:

@@ -114,13 +114,13 @@ def states_below(
     with _evaluating(view):
         if not can_be_cut(view.encoder, *few, last=last):
             return None
-    hashed = content_hash(view.encoder, table, num_rows, below=last)
+    hashed = content_hash(view.encoder, table, num_rows, below=last, dtype=view.dtype)
     file = folder and folder / f"below-{hashed}.npy"
     if (states := _kept(file, gather)) is None:
         own = _share(rows, rank, world_size)
-        with _evaluating(view):
+        with _evaluating(view), view.in_its_precision(device):
             parts = [
-                below(view.encoder, tokens, attention, last=last)[attention.bool()].cpu()
+                below(view.encoder, tokens, attention, last=last)[attention.bool()].float().cpu()
                 for _, tokens, attention in _blocks(table, own, batch_size, device)
             ]
         flat = torch.cat(parts)

@@ -141,6 +141,13 @@ def test_a_run_of_rows_in_fp16_needs_half_the_memory_for_them(capsys, tmp_path):
         assert before["host_memory"] - after["host_memory"] >= rows * 32 * 2
 
 
+def test_a_calibration_that_a_run_names_and_is_gone_is_told_by_its_key(capsys, tmp_path):
+    data = write_folder(tmp_path / "data")
+    gone = f"calibration={tmp_path}/none.json"
+    assert plan_app.main(["--config", "tiny", "--device", "cpu", f"data.path={data}", gone]) == 2
+    assert f" calibration: {tmp_path}/none.json: there is no such" in capsys.readouterr().err
+
+
 def test_a_run_that_int8_cannot_serve_is_told(capsys, tmp_path):
     data = write_folder(tmp_path / "data")
     run = ("--config", "tiny", "--device", "cpu", f"data.path={data}", "sharding.default=row_wise")

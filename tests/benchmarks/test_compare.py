@@ -65,9 +65,11 @@ def test_another_machine_is_refused_unless_asked_for(
 def test_another_schema_is_refused(
     old: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    new = write(tmp_path / "new.jsonl", [{**line(), "schema": 2}])
+    before = line()
+    del before["setting"]["point"]["rows"]  # as the schema before this one had it
+    new = write(tmp_path / "new.jsonl", [{**before, "schema": 1}])
     assert main([str(old), str(new)]) == 2
-    assert "line 1: schema 2; this version reads 1" in capfd.readouterr().err
+    assert "line 1: schema 1; this version reads 2" in capfd.readouterr().err
 
 
 def test_what_cannot_be_compared_is_told(

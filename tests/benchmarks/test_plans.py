@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from flm_benchmarks import plans
 
+from flm_torchrec.planning.calibration import Calibration, Line
 from flm_torchrec.planning.cluster import Cluster
 from flm_torchrec.planning.request import Request
 from flm_torchrec.planning.tables import Table
 from flm_torchrec.training.placing import SHARDING_TYPES
+from flm_torchrec.training.runtime import Runtime
 
 REQUEST = Request(
     tables=tuple(Table(name=f"t{place}", rows=10 * (place + 1), dim=8) for place in range(4)),
@@ -49,3 +51,26 @@ def test_the_planned_one_is_measured_beside_the_fastest_and_nothing_twice(
     before = out.read_text()
     assert plans.main(given) == 0
     assert out.read_text() == before
+    # Cut off before the plans were measured in turn, and gone on with by fewer of them.
+    out.write_text("".join(f"{json.dumps(line)}\n" for line in each))
+    assert plans.main([*given[:5], "2", *given[6:]]) == 0
+    again = json.loads(out.read_text().splitlines()[-1])
+    assert again["plans"] == len(again["again_ms"]) <= 2
+
+
+def test_plans_are_for_the_machine_that_was_calibrated(alone: Runtime) -> None:
+    known = Calibration(
+        created="",
+        machine={},
+        versions={},
+        device="cuda",
+        world_size=1,
+        local_world_size=1,
+        copy_bandwidth=1e12,
+        lookup=Line(),
+        update=Line(),
+        dense_update=Line(),
+        collectives={},
+    )
+    mix = plans.mix_of("many-small", alone, known)
+    assert mix.request.cluster == Cluster(world_size=1, local_world_size=1, device="cuda")

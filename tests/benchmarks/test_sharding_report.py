@@ -146,3 +146,11 @@ def test_growth_is_drawn_over_batch_and_rows() -> None:
     assert "Step time by rows of each table" in page
     assert "small, table_wise fused sparse_dist, fp32, batch 64, uniform ids, 2 ranks" in page
     assert "No two lines differ" in growth(lines[:1])
+
+
+def test_growth_on_two_machines_is_drawn_for_both() -> None:
+    lines = [grown(batch=batch, ms=batch) for batch in (64, 128, 256)]
+    others = [{**each, "machine": {**each["machine"], "processor": "another"}} for each in lines]
+    (one, other) = growths([*lines, *others])
+    assert other.name == f"{one.name} (2)"
+    assert other.name in growth([*lines, *others])

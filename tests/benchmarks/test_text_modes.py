@@ -94,3 +94,15 @@ def test_a_unit_trains_its_mode_and_tells_its_figures(
     assert found["trainable"] == 2 * 16 * 32 + 32 + 16 + 4 * (16 * 16 + 16) + 4 * 16
     assert found["texts_per_s"] == pytest.approx(2 * found["steps_per_s"])
     assert 0 < found["ndcg@10"] < 1
+
+
+def test_figures_of_modes_that_are_not_asked_for_stay(
+    begun: list[str], tmp_path: Path, monkeypatch
+) -> None:
+    table(tmp_path, monkeypatch, "--only", "frozen", "lora")
+    code, written = table(tmp_path, monkeypatch, "--only", "full")
+    assert code == 0
+    assert [own["mode"] for own in written] == ["frozen", "lora", "full"]
+    _, written = table(tmp_path, monkeypatch, "--only", "full", "--data", "other")
+    assert [own["mode"] for own in written] == ["full"]
+    assert begun == ["frozen", "lora", "full", "full"]

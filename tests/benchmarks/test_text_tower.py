@@ -1,9 +1,14 @@
 """The measurements of the text tower in miniature: what they count, not how fast it is."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 from flm_benchmarks import text_tower
+from flm_benchmarks.sharding.memory import peak_bytes
 
 
 def test_each_text_of_a_batch_is_counted_by_edge_and_history_entry_and_once(ml100k: Path) -> None:
@@ -23,9 +28,34 @@ def test_texts_of_alike_lengths_are_encoded_as_those_that_are_padded(ml100k: Pat
 
 
 def test_memory_of_steps_is_the_processs_own(ml100k: Path) -> None:
+    torch.ones(2**27)  # 512 MiB, gone before the steps
+    before = peak_bytes(torch.device("cpu")) / 2**20
     found = text_tower.memory_of_steps(ml100k, rows=4, micro_batch=2, steps=1)
     assert 0 < found["before_mib"] <= found["peak_mib"]
+    assert found["before_mib"] < before - 100
     assert found["seconds"] > 0
+
+
+def test_steps_that_are_timed_share_out_ranks(monkeypatch) -> None:
+    done: list[int] = []
+
+    def pipeline(*_: Any) -> SimpleNamespace:
+        def progress(source: Iterator[Any]) -> None:
+            next(source)
+
+        return SimpleNamespace(progress=progress)
+
+    monkeypatch.setattr(text_tower, "train_pipeline", pipeline)
+    assembly: Any = SimpleNamespace(
+        dmp=None,
+        optimizer=None,
+        sampler=None,
+        runtime=SimpleNamespace(device=None),
+        collator=SimpleNamespace(step=lambda sampler, step: step),
+        allocate_ranks=done.append,
+    )
+    assert len(text_tower.step_seconds(assembly, 3)) == 3
+    assert done == [1, 2, 3, 4]
 
 
 def test_precisions_take_turns(monkeypatch) -> None:

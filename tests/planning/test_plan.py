@@ -149,8 +149,13 @@ def test_int8_is_planned_where_it_works():
     assert "row_wise" not in by_family(request)
     with pytest.raises(UserError, match="int8 can't add up the rows of large, which is row_wise"):
         replace(request, constraints={"large": "row_wise"})
-    with pytest.raises(UserError, match="large has shards 16 wide; allowed: multiples of 32"):
-        replace(WHOLE, communication="int8")
+    for types in (("table_wise",), ("row_wise", "table_wise")):
+        with pytest.raises(UserError, match="large has shards 16 wide; allowed: multiples of 32"):
+            replace(WHOLE, communication="int8", types=types)
+    # Where copies may be had, narrow tables are copied.
+    request = replace(WHOLE, communication="int8", types=("data_parallel", "table_wise"))
+    assert {placed.sharding_type for placed in planned(request).placements} == {"data_parallel"}
+    assert by_family(request).keys() == {"data_parallel"}
 
 
 def test_copies_in_fp16_are_not_planned():

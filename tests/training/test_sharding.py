@@ -2,6 +2,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
+from torchrec.distributed.types import ShardingPlan
 from two_ranks.pool import Ranks
 from two_ranks.toy import DENSE_LR, ROWS, SPARSE_LR, WIDE, make, run
 from two_ranks.whole import whole_state
@@ -182,3 +184,21 @@ def test_tables_that_fit_nowhere_are_told_by_every_rank(alone: Runtime, ranks: R
     assert "no plan shards" in too_large(alone)
     for told in ranks.run(too_large):
         assert "no plan shards" in told
+
+
+def no_plan(model: nn.Module) -> ShardingPlan:
+    raise LookupError("nothing fits")
+
+
+def raised(runtime: Runtime) -> tuple[str, str]:
+    try:
+        make(runtime, planner=no_plan)
+    except Exception as error:
+        return type(error).__name__, str(error)
+    return "", ""
+
+
+def test_no_rank_waits_for_a_plan_that_the_first_failed_to_make(ranks: Ranks) -> None:
+    first, second = ranks.run(raised)
+    assert first == ("LookupError", "nothing fits")
+    assert second == ("RuntimeError", "rank 0 made no plan: LookupError: nothing fits")

@@ -136,3 +136,19 @@ def test_what_would_take_too_much_memory_is_not_kept(view, texts, monkeypatch) -
     assert kept(view, texts) is not None
     monkeypatch.setattr(text_cache, "MOST_BELOW", size - 1)
     assert kept(view, texts) is None
+
+
+def test_in_bf16_too_vectors_are_those_of_the_whole_encoder(view, texts, tmp_path) -> None:
+    alone = {"folder": None, "rank": 0, "world_size": 1, "gather": lambda tensor: tensor}
+    kept(view, texts, tmp_path)
+    exact = text_vectors(view, texts, **alone)
+    view.dtype = torch.bfloat16
+    whole = text_vectors(view, texts, **alone)
+    assert not torch.equal(whole, exact)
+    # One file keeps them, whoever made them: training, or an evaluation that cuts nothing.
+    view.below = kept(view, texts, tmp_path)
+    assert view.below is not None
+    assert view.below.states.dtype == torch.float32
+    cut = text_vectors(view, texts, known=True, **alone)
+    assert (cut - whole).abs().mean() < (exact - whole).abs().mean() / 10
+    assert len(list(tmp_path.glob("below-*.npy"))) == 2
