@@ -7,8 +7,7 @@ planner's and the fastest ones again, in turn. It goes on with a file that holds
 """
 
 import argparse
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, permutations
 from pathlib import Path
@@ -18,16 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from flm_benchmarks.plan_lines import Journal, calibrated, calibration_of
 from flm_benchmarks.sharding.ids import make_batches
-from flm_benchmarks.sharding.lines import append, mend
 from flm_benchmarks.sharding.timing import finish
 from torch.distributed.elastic.multiprocessing.errors import record
 from torchrec import KeyedJaggedTensor
 from torchrec.distributed.comm import get_local_size
 
 from flm_torchrec.errors import app
-from flm_torchrec.planning.calibrate import calibrate
-from flm_torchrec.planning.calibration import Calibration, read_calibration, write_calibration
+from flm_torchrec.planning.calibration import Calibration
 from flm_torchrec.planning.cluster import Cluster
 from flm_torchrec.planning.plan import Planned, make_plan
 from flm_torchrec.planning.price import price
@@ -164,7 +162,7 @@ def planned_on_first(mix: Mix, request: Request) -> Planned | None:
     return made[0]
 
 
-def compare(name: str, mix: Mix, journal: "Journal", *, most: int, repeats: int) -> None:
+def compare(name: str, mix: Mix, journal: Journal, *, most: int, repeats: int) -> None:
     """Measure the plans of a mix that have no line yet, then the best of them in turn."""
     plans: dict[str, Planned] = {}
     for told, request in requests(mix.request, most=most).items():
@@ -213,52 +211,6 @@ def _same(one: Planned, other: Planned) -> bool:
     return where(one) == where(other)
 
 
-class Journal:
-    """The lines of a file, which rank 0 writes and all ranks know."""
-
-    def __init__(self, path: Path, runtime: Runtime) -> None:
-        self._path, self._rank = path, runtime.rank
-        held: list[Any] = [None]
-        if runtime.rank == 0:
-            if path.exists():
-                mend(path)
-            text = path.read_text(encoding="utf-8") if path.exists() else ""
-            held = [[json.loads(line) for line in text.splitlines()]]
-        dist.broadcast_object_list(held, 0)
-        self._lines: list[dict[str, Any]] = held[0]
-
-    def has(self, mix: str, plan: str | None) -> bool:
-        """Whether there is a line of a plan, or with None of the whole mix."""
-        return any(line["mix"] == mix and line.get("plan") == plan for line in self._lines)
-
-    def medians(self, mix: str) -> Mapping[str, float]:
-        """Milliseconds by plan."""
-        return {
-            line["plan"]: line["ms"]
-            for line in self._lines
-            if line["mix"] == mix and "plan" in line
-        }
-
-    def add(self, line: dict[str, Any]) -> None:
-        """Keep a line."""
-        self._lines.append(line)
-        if self._rank == 0:
-            append(self._path, line)
-            print(json.dumps(line), flush=True)
-
-
-def calibrated(path: Path, runtime: Runtime, *, repeats: int, is_short: bool) -> Calibration:
-    """The calibration in a file, measured unless it is there."""
-    is_there = [path.exists()]
-    dist.broadcast_object_list(is_there, 0)
-    if not is_there[0]:
-        found = calibrate(runtime, repeats=repeats, is_short=is_short)
-        if runtime.rank == 0:
-            write_calibration(path, found)
-        barrier()
-    return read_calibration(path)
-
-
 @record
 @app
 def main(argv: Sequence[str] | None = None) -> int:
@@ -271,9 +223,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--short", action="store_true", help="calibrate by a few points, for a try")
     args = parser.parse_args(argv)
     with start() as runtime:
-        path = args.out.with_suffix(".calibration.json")
-        calibration = calibrated(path, runtime, repeats=args.repeats, is_short=args.short)
-        journal = Journal(args.out, runtime)
+        path, repeats = calibration_of(args.out), args.repeats
+        calibration = calibrated(path, runtime, repeats=repeats, is_short=args.short)
+        journal = Journal(args.out, runtime, calibration)
         for name in args.mixes:
             mix = mix_of(name, runtime, calibration)
             compare(name, mix, journal, most=args.most, repeats=args.repeats)

@@ -19,8 +19,8 @@ from flm_benchmarks.quality import SUITES, data_folder
 from flm_torchrec.errors import app
 
 SUITES_AND_PARTS = (
-    *("ranking_last", "ranking_latest", "cold_items", "cold_users", "clicks", "ratings"),
-    *("stages", "ablation"),
+    *("ranking_last", "ranking_time", "ranking_latest", "cold_items", "cold_users"),
+    *("clicks", "ratings", "stages", "ablation"),
 )
 SHARE = 0.05  # of what MovieLens-100K trains on
 

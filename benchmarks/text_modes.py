@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 from flm_apps import train as train_app
 from flm_apps.run_folder import run_config
-from flm_benchmarks.harness import RESULTS, write_results
+from flm_benchmarks.harness import RESULTS, spread, write_results
 from flm_benchmarks.peers.units import OUT_OF_TIME
 from flm_benchmarks.runs import Runs
 from flm_benchmarks.sharding.memory import peak_bytes
@@ -78,7 +78,8 @@ def unit(mode: str, given: Sequence[str], run: Path, *, timed: int) -> dict[str,
         assembly.refresh_text(keep=True)
         assert assembly.encoder is not None
         trained = [p for p in assembly.encoder.model.parameters() if p.requires_grad]
-        a_step = median(step_seconds(assembly, timed))
+        seconds = step_seconds(assembly, timed)
+        a_step = median(seconds)
         text = config.views.text
     assert text is not None
     (_, ndcg) = read_log(run / "log.jsonl")["validation/ndcg@10"][-1]
@@ -86,6 +87,7 @@ def unit(mode: str, given: Sequence[str], run: Path, *, timed: int) -> dict[str,
         "ndcg@10": ndcg,
         "texts_per_s": text.rows / a_step,
         "steps_per_s": 1 / a_step,
+        "step_seconds_quartiles": spread(seconds),
         "trainable": sum(parameter.numel() for parameter in trained),
         "peak_mib": peak / 2**20,
         "seconds": time.perf_counter() - begin,

@@ -17,7 +17,7 @@ from flm_torchrec.build_cold import fill_cold_items
 from flm_torchrec.build_data import build_collator, build_sampler, check_shares, open_data
 from flm_torchrec.build_factors import factors_of, label_tables
 from flm_torchrec.build_linear import linear_weights
-from flm_torchrec.build_plan import own_sharding, run_planner, table_rows
+from flm_torchrec.build_plan import check_tables_are_there, own_sharding, run_planner, table_rows
 from flm_torchrec.config import RunConfig
 from flm_torchrec.data.collate import Collator
 from flm_torchrec.data.dataset import Dataset
@@ -210,6 +210,7 @@ def assemble(config: RunConfig, runtime: Runtime, *, training: bool = True) -> A
     torch.manual_seed(config.train.seed)  # what isn't sharded starts equal on all ranks
     encoder = load_encoder(config.views.text) if config.views.text else None
     model = build_model(config, dataset, encoder, gather=all_gather)
+    check_tables_are_there(config, model)
     if model.flm.linear is not None:
         weights = first_rank_first(runtime, partial(linear_weights, config, dataset))
         model.flm.linear.weight = weights.to(runtime.device)

@@ -16,7 +16,7 @@ from flm_torchrec.planning.cluster import Cluster
 from flm_torchrec.planning.plan import Planned, make_plan
 from flm_torchrec.planning.request import Request
 from flm_torchrec.planning.tables import Table
-from flm_torchrec.training.placing import AUTO, Planner
+from flm_torchrec.training.placing import AUTO, Planner, table_names
 from flm_torchrec.training.runtime import Runtime
 
 
@@ -76,6 +76,25 @@ def plan_request(
         calibration=calibration,
         communication=config.train.sparse.communication,
     )
+
+
+def check_tables_are_there(config: RunConfig, model: nn.Module) -> None:
+    """Raise UserError where something is asked of tables and the model, not sharded, has none."""
+    if table_names(model):
+        return
+    sparse = config.train.sparse
+    asked = {
+        "train.sparse.dtype": (sparse.dtype, "fp32"),
+        "train.sparse.communication": (sparse.communication, "fp32"),
+        "train.allow_unpipelined": (config.train.allow_unpipelined, False),
+        "calibration": (config.calibration, None),
+    }
+    for key, (value, usual) in asked.items():
+        if value != usual:
+            raise UserError(
+                f"{key}: {value} has no effect: of these data the model has no tables; allowed: "
+                f"{'null' if usual is None else str(usual).lower()}"
+            )
 
 
 def run_planner(config: RunConfig, dataset: Dataset, runtime: Runtime) -> Planner | None:

@@ -25,6 +25,9 @@ class TextConfig(Strict):
         if (self.rows > 0) == (self.mode == "frozen"):
             need = "needs rows: 0" if self.mode == "frozen" else "needs rows above 0"
             raise ValueError(f"mode: {self.mode} {need}, got rows: {self.rows}")
-        if self.micro_batch and self.mode == "frozen":
-            raise ValueError("micro_batch has no effect with mode: frozen")
+        ways = {"micro_batch": self.mode != "frozen", "last": self.mode == "last_n"}
+        ways["rank"] = self.mode in ("lora", "adalora")
+        for name, has_effect in ways.items():
+            if getattr(self, name) != TextConfig.model_fields[name].default and not has_effect:
+                raise ValueError(f"{name} has no effect with mode: {self.mode}")
         return self

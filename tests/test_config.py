@@ -38,6 +38,8 @@ def test_a_config_of_a_few_lines_gets_defaults(tmp_path):
         ("views.text={encoder: x, mode: full}", r"mode: full needs rows above 0, got rows: 0"),
         ("views.text={encoder: x, rows: 2}", r"mode: frozen needs rows: 0, got rows: 2"),
         ("views.text={encoder: x, micro_batch: 2}", r"micro_batch has no effect with mode: frozen"),
+        ("views.text={encoder: x, mode: full, rows: 2, last: 2}", r"last has no effect with mode"),
+        ("views.text={encoder: x, mode: adapter, rows: 2, rank: 4}", r"rank has no effect with"),
         ("views.text={encoder: x, precision: fp16}", r"views\.text\.precision"),
         ("data.reverse=1.5", r"data\.reverse"),
         ("data.window=-1", r"data\.window"),

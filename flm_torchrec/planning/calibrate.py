@@ -69,8 +69,8 @@ def calibrate(
             collectives[kind] = _exchange(clock, kind, sizes, measured)
     calibration = Calibration(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        machine=_machine(runtime.device),
-        versions=_versions(),
+        machine=machine_of(runtime.device),
+        versions=versions_here(),
         ids=str(ids),
         device="cuda" if runtime.device.type == "cuda" else "cpu",
         world_size=runtime.world_size,
@@ -180,7 +180,8 @@ def _exchange(clock: Clock, kind: Collective, sizes: Sequence[int], measured: li
     return _bytes_line(exact, taken)
 
 
-def _machine(device: torch.device) -> dict[str, Any]:
+def machine_of(device: torch.device) -> dict[str, Any]:
+    """What a calibration holds for."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "device": name,
@@ -190,7 +191,8 @@ def _machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str]:
+def versions_here() -> dict[str, str]:
+    """Of Python and of what computes."""
     found = {d.name.replace("_", "-"): d.version for d in metadata.distributions()}
     return {"python": platform.python_version()} | {
         name: found[name] for name in _PACKAGES if name in found

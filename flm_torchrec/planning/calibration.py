@@ -18,7 +18,7 @@ from flm_torchrec.errors import UserError
 from flm_torchrec.files import atomic_file
 from flm_torchrec.typed_yaml import Positive, Rate, Strict
 
-FORMAT, VERSION = "flm-calibration", 1
+FORMAT, VERSION = "flm-calibration", 2
 Collective = Literal["all_to_all", "all_gather", "reduce_scatter", "all_reduce"]
 COLLECTIVES: tuple[Collective, ...] = ("all_to_all", "all_gather", "reduce_scatter", "all_reduce")
 _NEAR, _FAR = 2**20, 2**28  # bytes of a table that caches hold, and of one that they don't
@@ -64,7 +64,7 @@ class Calibration(Strict):
     """The cost of lookups, updates and collectives on a machine."""
 
     format: Literal["flm-calibration"] = FORMAT
-    version: Literal[1] = VERSION
+    version: Literal[2] = VERSION
     created: str
     machine: dict[str, Any]
     versions: dict[str, str]

@@ -29,11 +29,13 @@ OTHERS_WARNINGS = (
     "fbgemm::dense_embedding_codegen_lookup_function: an autograd kernel was not registered",
 )
 
-# Notes on process groups, on cache settings that a table doesn't have, and on tracing.
+# Notes on process groups, on cache settings that a table doesn't have, on tracing, and on modules
+# that aren't pipelined, which `train_pipeline` tells by itself.
 OTHERS_LOGGERS = (
     "torchrec.distributed.comm",
     "torchrec.distributed.utils",
     "torch.fx._symbolic_trace",
+    "torchrec.distributed.train_pipeline.utils",
 )
 
 

@@ -52,8 +52,8 @@ def test_a_missing_file_is_named(tmp_path):
 def test_another_format_and_another_version_are_refused(file):
     with pytest.raises(UserError, match="is no calibration"):
         read_calibration(changed(file, format="other"))
-    with pytest.raises(UserError, match="version 2; allowed: 1"):
-        read_calibration(changed(file, format="flm-calibration", version=2))
+    with pytest.raises(UserError, match="version 1; allowed: 2"):
+        read_calibration(changed(file, format="flm-calibration", version=1))
 
 
 def test_changed_content_is_told_by_its_checksum(file):
