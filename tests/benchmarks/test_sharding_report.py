@@ -94,7 +94,7 @@ def test_markdown_has_a_row_a_line_and_each_reason_once() -> None:
     [
         ("{", "line 1: is not JSON"),
         ('{"benchmark": "dlrm"}', "line 1: is no line of the benchmark 'sharding'"),
-        ('{"benchmark": "sharding", "schema": 0}', "line 1: schema 0; this version reads 1"),
+        ('{"benchmark": "sharding", "schema": 0}', "line 1: schema 0; this version reads 2"),
     ],
 )
 def test_a_line_of_another_kind_is_named(content: str, told: str, tmp_path: Path) -> None:
