@@ -15,16 +15,16 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
 
 from flm_benchmarks.click_models import compare
-from flm_benchmarks.harness import last_parts, write_results
+from flm_benchmarks.harness import Measured, run_parts
 from flm_benchmarks.loader import measure
 
 from flm_torchrec.errors import app
-from flm_torchrec.evaluation.bounds import as_table, checked
+from flm_torchrec.evaluation.bounds import checked
 
 CONFIGS = Path(__file__).parent / "configs"
 SEEDS = (0, 1, 2)
@@ -81,7 +81,7 @@ def measured(command: list[str]) -> tuple[float, float]:
     return time.perf_counter() - begin, usage.ru_maxrss / 2**20
 
 
-def prepared(at: Place) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def prepared(at: Place) -> Measured:
     """`flm data prepare` of a sequence folder that nobody prepared before."""
     folder, rows = log(at, "sequences"), PREPARED_ROWS // at.divisor
     for made in ("prepared", "splits"):
@@ -96,7 +96,7 @@ def prepared(at: Place) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return bounds, [record]
 
 
-def criteo(at: Place) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def criteo(at: Place) -> Measured:
     """Context alone: AUC and speed against the DLRM."""
     folder = log(at, "criteo-like")
     records = [compare(folder, CONFIGS / "criteo.yaml", seed=seed) for seed in at.seeds]
@@ -110,7 +110,7 @@ def criteo(at: Place) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return bounds, [*records, truth]
 
 
-def clicks(at: Place) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def clicks(at: Place) -> Measured:
     """Click and conversion: AUC against the DLRM and against the planted optimum."""
     folder = log(at, "clicks-like")
     records = [compare(folder, CONFIGS / "clicks.yaml", seed=seed) for seed in at.seeds]
@@ -127,7 +127,7 @@ def clicks(at: Place) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return bounds, [*records, truth]
 
 
-def loading(at: Place) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def loading(at: Place) -> Measured:
     """The loader alone and in training, on a log and on sequences."""
     movies, pairs = at.work / "ml-100k", 2 if at.quick else 30
     if not movies.exists():
@@ -147,7 +147,7 @@ def loading(at: Place) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return bounds, records
 
 
-PARTS: dict[str, Callable[[Place], tuple[list[dict[str, Any]], list[dict[str, Any]]]]] = {
+PARTS: dict[str, Callable[[Place], Measured]] = {
     "prepare": prepared,
     "criteo": criteo,
     "clicks": clicks,
@@ -165,19 +165,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     args = parser.parse_args(argv)
-    at, parts = Place(work=args.work, quick=args.quick), last_parts("data", "part")
-    for name in args.only:
-        begin = time.perf_counter()
-        bounds, records = PARTS[name](at)
-        seconds = time.perf_counter() - begin
-        parts[name] = {"part": name, "seconds": seconds, "bounds": bounds, "records": records}
-        if not args.quick:
-            kept = [parts[name] for name in PARTS if name in parts]
-            write_results("data", kept, command="python -m flm_benchmarks.data")
-    shown = args.only if args.quick else [name for name in PARTS if name in parts]
-    bounds = [bound for name in shown for bound in parts[name]["bounds"]]
-    print(as_table(bounds))
-    return int(not args.quick and not all(bound["passed"] for bound in bounds))
+    at = Place(work=args.work, quick=args.quick)
+    return run_parts(
+        "data",
+        {name: partial(part, at) for name, part in PARTS.items()},
+        args.only,
+        command="python -m flm_benchmarks.data",
+        is_try=args.quick,
+    )
 
 
 if __name__ == "__main__":

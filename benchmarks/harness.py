@@ -1,9 +1,11 @@
-"""What a benchmark leaves: benchmarks/results/AREA.json, with its setting and its bounds; and ways
-measured in turn."""
+"""What a benchmark leaves: benchmarks/results/AREA.json, with its setting and its bounds; and how
+its parts are run, and ways measured in turn."""
 
 import json
 import platform
-from collections.abc import Callable, Sequence
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -11,10 +13,12 @@ from typing import Any
 import numpy as np
 from flm_apps.run_folder import setting
 
+from flm_torchrec.evaluation.bounds import as_table
 from flm_torchrec.evaluation.report import plain
 from flm_torchrec.files import atomic_file
 
 RESULTS = Path(__file__).parent / "results"
+Measured = tuple[list[dict[str, Any]], list[dict[str, Any]]]  # bounds, records
 
 
 def processor() -> str:
@@ -48,6 +52,36 @@ def write_results(area: str, parts: Sequence[dict[str, Any]], *, command: str) -
     with atomic_file(path) as file:
         file.write_text(json.dumps(plain(results), indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def run_parts(
+    area: str,
+    parts: Mapping[str, Callable[[], Measured]],
+    only: Sequence[str],
+    *,
+    command: str,
+    is_try: bool,
+) -> int:
+    """Run the parts asked for and write what all of them gave last; -> 1 when a bound is missed.
+    A try writes nothing, and misses nothing."""
+    done = last_parts(area, "part")
+    for name in only:
+        begin = time.perf_counter()
+        bounds, records = parts[name]()
+        seconds = time.perf_counter() - begin
+        done[name] = {"part": name, "seconds": seconds, "bounds": bounds, "records": records}
+        if not is_try:
+            write_results(area, [done[part] for part in parts if part in done], command=command)
+    shown = only if is_try else [name for name in parts if name in done]
+    bounds = [bound for name in shown for bound in done[name]["bounds"]]
+    print(as_table(bounds))
+    return int(not is_try and not all(bound["passed"] for bound in bounds))
+
+
+def torchrun(ranks: int) -> list[str]:
+    """The start of a command that runs a module on so many processes of this machine."""
+    program = str(Path(sys.executable).parent / "torchrun")
+    return [program, "--standalone", "--nproc-per-node", str(ranks), "-m", "--"]
 
 
 def in_turn(

@@ -9,17 +9,18 @@ planner's and the fastest ones again, in turn. It goes on with a file that holds
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import cycle, permutations
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from flm_benchmarks.harness import in_turn
 from flm_benchmarks.plan_lines import Journal, calibrated, calibration_of
 from flm_benchmarks.sharding.ids import make_batches
-from flm_benchmarks.sharding.timing import finish
+from flm_benchmarks.sharding.timing import repeat, slowest
 from torch.distributed.elastic.multiprocessing.errors import record
 from torchrec import KeyedJaggedTensor
 from torchrec.distributed.comm import get_local_size
@@ -34,7 +35,7 @@ from flm_torchrec.planning.tables import preset, scaled
 from flm_torchrec.planning.whole_steps import TablesAlone
 from flm_torchrec.training.pipeline import train_pipeline
 from flm_torchrec.training.placing import AUTO, DATA_PARALLEL, SHARDING_TYPES
-from flm_torchrec.training.runtime import Runtime, all_gather, barrier, start
+from flm_torchrec.training.runtime import Runtime, start
 from flm_torchrec.training.sharding import shard
 
 MIXES = ("criteo-small", "equal", "one-giant", "many-small")
@@ -80,8 +81,8 @@ class Mix:
     request: Request
     batches: Sequence[KeyedJaggedTensor]
 
-    def stepper(self, planned: Planned) -> Callable[[], float]:
-        """A training step under a plan; -> its seconds on this rank, after a barrier."""
+    def stepper(self, planned: Planned) -> Callable[[], object]:
+        """A training step under a plan."""
         dmp, optimizer = shard(
             TablesAlone(self.request.tables),
             self.runtime.device,
@@ -93,36 +94,29 @@ class Mix:
         )
         pipeline = train_pipeline(dmp, optimizer, self.runtime.device)
         source = cycle(self.batches)
+        return lambda: pipeline.progress(source)
 
-        def step() -> float:
-            finish(self.runtime.device)
-            barrier()
-            begin = perf_counter()
-            pipeline.progress(source)
-            finish(self.runtime.device)
-            return perf_counter() - begin
-
-        for _ in range(WARMUP):
-            step()
-        return step
+    def milliseconds(
+        self, step: Callable[[], object], *, repeats: int, warmup: int = 0
+    ) -> list[float]:
+        """(repeats,) of the slowest rank."""
+        seconds = repeat(step, self.runtime.device, steps=repeats, warmup=warmup)
+        return (1e3 * slowest(seconds)).tolist()
 
     def measure(self, planned: Planned, *, repeats: int) -> list[float]:
-        """(repeats,) milliseconds of the slowest rank."""
-        step = self.stepper(planned)
-        return slowest([[step() for _ in range(repeats)]])[0].tolist()
+        """(repeats,) milliseconds of a plan."""
+        return self.milliseconds(self.stepper(planned), repeats=repeats, warmup=WARMUP)
 
     def in_turn(self, plans: Sequence[Planned], *, repeats: int) -> list[float]:
-        """Median milliseconds of the slowest rank of each plan, one after the other, again and
-        again."""
+        """Median milliseconds of each plan, one after the other, again and again."""
         steps = [self.stepper(planned) for planned in plans]
-        seconds = [[step() for step in steps] for _ in range(repeats)]
-        return np.median(slowest(seconds), axis=0).tolist()
+        for step in steps:
+            self.milliseconds(step, repeats=WARMUP)
+        ways = [partial(self._once, step) for step in steps]
+        return in_turn(ways, repeats=repeats)[0]
 
-
-def slowest(seconds: Sequence[Sequence[float]]) -> np.ndarray:
-    """(...) seconds of this rank -> milliseconds of the slowest; called by all ranks."""
-    own = torch.tensor(seconds, dtype=torch.float64)[None]
-    return 1e3 * all_gather(own).amax(0).numpy()
+    def _once(self, step: Callable[[], object]) -> float:
+        return self.milliseconds(step, repeats=1)[0]
 
 
 def mix_of(name: str, runtime: Runtime, calibration: Calibration) -> Mix:

@@ -1,7 +1,6 @@
 """What is lost by rows in fp16, or sent between two ranks in fewer bytes? Validation NDCG@10 on
 MovieLens-100K, by the recipe of the ranking benchmark in fewer steps and without its linear path,
-which is no table. Writes benchmarks/results/precision.json;
-exits with 2 when work is left.
+which is no table. Writes benchmarks/results/precision.json; exits with 2 when work is left.
 
 Run it with `python benchmarks/precision.py` until it is done: a run that was trained and scored is
 not again (it lies in `--work`), one that was cut off goes on where it stopped, and nothing is begun
@@ -22,7 +21,7 @@ from flm_apps.trained import load_run
 from flm_benchmarks.ablation import error_of_gain
 from flm_benchmarks.harness import last_parts, write_results
 from flm_benchmarks.ours import CONFIGS
-from flm_benchmarks.peers.units import OUT_OF_TIME, SEEDS
+from flm_benchmarks.peers.units import OUT_OF_TIME, SEEDS, OutOfTimeError
 from flm_benchmarks.quality import data_folder
 from flm_benchmarks.runs import Runs
 
@@ -54,10 +53,6 @@ PARTS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
 }
 
 
-class OutOfTimeError(Exception):
-    """No further unit may begin."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Where the runs are, and until when one may begin."""
@@ -78,7 +73,7 @@ def unit(at: Place, sharding: str, setting: Mapping[str, Any], seed: int) -> dic
     if file.exists():
         return json.loads(file.read_text(encoding="utf-8"))
     if time.monotonic() > at.until:
-        raise OutOfTimeError
+        raise OutOfTimeError(run)
     begin = time.perf_counter()
     at.runs.trained(at.data, told, seed)
     with start() as runtime:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flm_apps.run_folder import read_report
+from flm_benchmarks.harness import torchrun
 
 from flm_torchrec.config import RunConfig
 from flm_torchrec.typed_yaml import load_yaml
@@ -27,7 +28,7 @@ class Runs:
 
     config: Path
     folder: Path
-    steps: int | None = None  # in place of what is configured, for a try
+    steps: int | None = None  # in place of what is configured
     ranks: int = 1
 
     @property
@@ -56,11 +57,7 @@ class Runs:
         """The folder of a run, trained unless it is; what was cut off goes on where it stopped."""
         given, run = self.overrides(data, setting, seed), self.folder_of(data, setting, seed)
         if "seconds" not in read_report(run):
-            command = [sys.executable, "-m", "flm_apps.train"]
-            if self.ranks > 1:
-                torchrun = str(Path(sys.executable).parent / "torchrun")
-                command = [torchrun, "--standalone", "--nproc-per-node", str(self.ranks)]
-                command += ["-m", "--", "flm_apps.train"]
-            command += ["--config", str(self.config), "--run", str(run), "--resume", *given]
-            subprocess.run(command, check=True)
+            command = [sys.executable, "-m"] if self.ranks == 1 else torchrun(self.ranks)
+            command += ["flm_apps.train", "--config", str(self.config), "--run", str(run)]
+            subprocess.run([*command, "--resume", *given], check=True)
         return run

@@ -8,70 +8,74 @@ figures of the last time.
 import argparse
 import json
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from flm_benchmarks import fused_tables, text_tower, utilisation
-from flm_benchmarks.harness import RESULTS, last_parts, write_results
+from flm_benchmarks.harness import RESULTS, Measured, run_parts, torchrun
 from flm_benchmarks.plan_lines import read_plans
 from flm_benchmarks.sharding.growth import growths
 from flm_benchmarks.sharding.report import merged, write_page
 
 from flm_torchrec.errors import app
-from flm_torchrec.evaluation.bounds import as_table, checked
+from flm_torchrec.evaluation.bounds import checked
 from flm_torchrec.planning.fit import median_error, rank_correlation
 
-QUICK = 2  # repeats
 GROWN = [10**power for power in range(4, 8)]  # rows of each of 4 tables
 BATCHES = [2**power for power in range(8, 15, 2)]
-Measured = tuple[list[dict[str, Any]], list[dict[str, Any]]]  # bounds, records
 
 
-def texts_once(data: Path, repeats: int) -> Measured:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the parts measure with, and whether only that they run."""
+
+    data: Path  # MovieLens-100K
+    repeats: int
+    quick: bool = False
+
+
+def texts_once(asked: Asked) -> Measured:
     """Each text of a batch once."""
-    found = text_tower.once_a_batch(data, repeats=repeats)
+    found = text_tower.once_a_batch(asked.data, repeats=asked.repeats)
     share = found["seconds_ratio"] / found["texts_ratio"]
     name = "each text once, seconds saved over texts saved"
     return [checked(name, share, ">=", 0.9), checked(name, share, "<=", 1.1)], [found]
 
 
-def texts_by_length(data: Path, repeats: int) -> Measured:
+def texts_by_length(asked: Asked) -> Measured:
     """Texts of alike lengths together."""
-    found = text_tower.by_length(data, texts=1600, repeats=repeats)
+    found = text_tower.by_length(asked.data, texts=1600, repeats=asked.repeats)
     return [checked("length buckets against padding", found["ratio"], ">=", 1.3)], [found]
 
 
-def frozen_text(data: Path, repeats: int) -> Measured:
+def frozen_text(asked: Asked) -> Measured:
     """A frozen encoder's kept vectors."""
-    found = text_tower.frozen_against_full(data, steps=repeats)
+    found = text_tower.frozen_against_full(asked.data, steps=asked.repeats)
     return [checked("frozen text against full, samples/s", found["ratio"], ">=", 50)], [found]
 
 
-def text_memory(data: Path, repeats: int) -> Measured:
+def text_memory(asked: Asked) -> Measured:
     """Texts in micro-batches, run again in backward, where all encoder layers train."""
-    rows, size = (128, 16) if repeats > QUICK else (8, 4)
-    found = text_tower.in_micro_batches(data, rows=rows, size=size, steps=repeats)
+    rows, size = (128, 16) if not asked.quick else (8, 4)
+    found = text_tower.in_micro_batches(asked.data, rows=rows, size=size, steps=asked.repeats)
     name = "texts in micro-batches, memory of a step against all at once"
     return [checked(name, found["memory_ratio"], "<=", 0.6)], [found]
 
 
-def text_precision(data: Path, repeats: int) -> Measured:
+def text_precision(asked: Asked) -> Measured:
     """The encoder in bf16, and compiled."""
-    del data
-    return [], [text_tower.in_bf16(repeats=repeats, compiled=repeats > QUICK)]
+    return [], [text_tower.in_bf16(repeats=asked.repeats, compiled=not asked.quick)]
 
 
-def text_utilisation(data: Path, repeats: int) -> Measured:
+def text_utilisation(asked: Asked) -> Measured:
     """The text tower's arithmetic; bound where the device's peak is known."""
-    del data
     found = [
-        utilisation.measure(repeats=repeats, dtype=dtype)
+        utilisation.measure(repeats=asked.repeats, dtype=dtype)
         for dtype in (torch.bfloat16, torch.float32)
     ]
     share = found[0]["utilisation"]
@@ -81,18 +85,16 @@ def text_utilisation(data: Path, repeats: int) -> Measured:
 
 def on_ranks(ranks: int, module: str, *options: str) -> None:
     """Run a module on processes of one machine, as torchrun does."""
-    command = [str(Path(sys.executable).parent / "torchrun"), "--nproc_per_node", str(ranks)]
-    subprocess.run([*command, "-m", module, *options], check=True)
+    subprocess.run([*torchrun(ranks), module, *options], check=True)
 
 
-def step(data: Path, repeats: int) -> Measured:
+def step(asked: Asked) -> Measured:
     """A training step against one that is written by hand, on 1 and on 2 ranks."""
-    del data
     bounds, records = [], []
     for ranks in (1, 2):
         with TemporaryDirectory() as folder:
             out = Path(folder) / "ratio.json"
-            pairs = ["--pairs", str(2 * repeats)]
+            pairs = ["--pairs", str(2 * asked.repeats)]
             on_ranks(ranks, "flm_benchmarks.handwritten", "--out", str(out), *pairs)
             records.append(json.loads(out.read_text(encoding="utf-8")))
         name = f"step against one by hand, {ranks} ranks, samples/s"
@@ -100,20 +102,18 @@ def step(data: Path, repeats: int) -> Measured:
     return bounds, records
 
 
-def tables(data: Path, repeats: int) -> Measured:
+def tables(asked: Asked) -> Measured:
     """Fused tables of a million rows."""
-    del data
-    found = fused_tables.measure(rows=1_000_000, repeats=repeats)
+    found = fused_tables.measure(rows=1_000_000, repeats=asked.repeats)
     return [checked("fused tables against nn.EmbeddingBag", found["ratio"], ">=", 2)], [found]
 
 
-def growth(data: Path, repeats: int) -> Measured:
+def growth(asked: Asked) -> Measured:
     """Step time over rows and batch, on 1 and on 2 ranks; its page lies beside the results."""
-    del data
-    rows, batches = (GROWN, BATCHES) if repeats > QUICK else (GROWN[:2], BATCHES[:3])
+    rows, batches = (GROWN, BATCHES) if not asked.quick else (GROWN[:2], BATCHES[:3])
     swept = {"--rows": rows, "--batch-size": batches, "--ids": ("uniform", "zipf:1.1")}
     options = [
-        *("--preset", "equal", "--sharding", "table_wise", "--steps", str(max(30, repeats))),
+        *("--preset", "equal", "--sharding", "table_wise", "--steps", str(max(30, asked.repeats))),
         *(text for name, values in swept.items() for text in (name, ",".join(map(str, values)))),
     ]
     with TemporaryDirectory() as folder:
@@ -121,20 +121,19 @@ def growth(data: Path, repeats: int) -> Measured:
         for ranks, file in enumerate(files, 1):
             on_ranks(ranks, "flm_benchmarks.sharding.run", "--out", str(file), *options)
         lines = merged(files)
-        if repeats > QUICK:
+        if not asked.quick:
             write_page(lines, RESULTS / "growth.html")
     return [], [asdict(found) for found in growths(lines)]
 
 
-def plans(data: Path, repeats: int) -> Measured:
+def plans(asked: Asked) -> Measured:
     """The calibrated planner's plans against the best of many, and its predictions; goes on with
     what lies beside the results."""
-    del data
     lines = []
     with TemporaryDirectory() as folder:
         for ranks in (1, 2):
-            out = (RESULTS if repeats > QUICK else Path(folder)) / f"plans.{ranks}.jsonl"
-            few = ["--most", "3", "--repeats", "2", "--short"] if repeats <= QUICK else []
+            out = (RESULTS if not asked.quick else Path(folder)) / f"plans.{ranks}.jsonl"
+            few = ["--most", "3", "--repeats", "2", "--short"] if asked.quick else []
             on_ranks(ranks, "flm_benchmarks.plans", "--out", str(out), *few)
             lines += read_plans(out)
     measured = [line for line in lines if "plan" in line]
@@ -168,7 +167,7 @@ def _case(line: dict[str, Any]) -> tuple[str, int]:
     return line["mix"], line["ranks"]
 
 
-PARTS: dict[str, Callable[[Path, int], Measured]] = {
+PARTS: dict[str, Callable[[Asked], Measured]] = {
     "step": step,
     "tables": tables,
     "texts_once": texts_once,
@@ -193,20 +192,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--quick", action="store_true", help="two repeats, for a try: no results, no exit code"
     )
     args = parser.parse_args(argv)
-    repeats = QUICK if args.quick else args.repeats
-    parts = last_parts("scale", "part")
-    for name in args.only:
-        begin = time.perf_counter()
-        bounds, records = PARTS[name](args.data, repeats)
-        seconds = time.perf_counter() - begin
-        parts[name] = {"part": name, "seconds": seconds, "bounds": bounds, "records": records}
-        if not args.quick:
-            kept = [parts[part] for part in PARTS if part in parts]
-            write_results("scale", kept, command="python benchmarks/scale.py")
-    shown = args.only if args.quick else [name for name in PARTS if name in parts]
-    bounds = [bound for name in shown for bound in parts[name]["bounds"]]
-    print(as_table(bounds))
-    return int(not args.quick and not all(bound["passed"] for bound in bounds))
+    repeats = 2 if args.quick else args.repeats
+    asked = Asked(data=args.data, repeats=repeats, quick=args.quick)
+    return run_parts(
+        "scale",
+        {name: partial(part, asked) for name, part in PARTS.items()},
+        args.only,
+        command="python benchmarks/scale.py",
+        is_try=args.quick,
+    )
 
 
 if __name__ == "__main__":

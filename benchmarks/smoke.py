@@ -18,10 +18,6 @@ from flm_benchmarks.quality import SUITES, data_folder
 
 from flm_torchrec.errors import app
 
-SUITES_AND_PARTS = (
-    *("ranking_last", "ranking_time", "ranking_latest", "cold_items", "cold_users"),
-    *("clicks", "ratings", "stages", "ablation"),
-)
 SHARE = 0.05  # of what MovieLens-100K trains on
 
 
@@ -29,7 +25,7 @@ def commands(work: Path) -> Mapping[str, str]:
     """Each benchmark as it is started, by its name."""
     sharding = "-m flm_benchmarks.sharding.run --preset many-small --table-gib 0.05 --ablation"
     reshard = f"--folder {work}/reshard --out {work}/reshard.jsonl --worlds 1 2"
-    quality = f"--data {work}/data --work {work}/quality --suite {' '.join(SUITES_AND_PARTS)}"
+    quality = f"--data {work}/data --work {work}/quality"
     return {
         "sharding": f"torchrun --nproc_per_node 2 {sharding} --steps 5 --out {work}/lines.jsonl "
         f"--html {work}/sharding.html",

@@ -1,6 +1,6 @@
 """A line of the sharding benchmark as the cells of a table, each figure with its spread."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from flm_benchmarks.sharding.lines import Line, plan_name, ranks_of
 from flm_benchmarks.sharding.timing import PHASES
@@ -63,6 +63,23 @@ def figure_cells(line: Line) -> list[str]:
         " ".join(f"{peak / 2**30:.2f}" for peak in figures["peak_memory_bytes"]),
         "-" if predicted is None else f"{predicted['step_ms']:.3g}",
     ]
+
+
+def median_ms(line: Line) -> float:
+    """Of a step."""
+    return line["figures"]["step"]["median_ms"]
+
+
+def named(groups: Iterable[tuple[str, list[Line]]]) -> dict[str, list[Line]]:
+    """Groups of lines by their names, which are numbered where they come again: other tables or
+    another machine under the same words."""
+    found: dict[str, list[Line]] = {}
+    for name, lines in groups:
+        own, place = name, 2
+        while own in found:
+            own, place = f"{name} ({place})", place + 1
+        found[own] = lines
+    return found
 
 
 def step_time(line: Line) -> str:

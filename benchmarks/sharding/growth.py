@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flm_benchmarks.sharding.cells import measured, short, step_time
+from flm_benchmarks.sharding.cells import measured, median_ms, named, short, step_time
 from flm_benchmarks.sharding.lines import Line, machine_key, plan_name, ranks_of
 from flm_benchmarks.sharding.plot import Place, plot, series_keys
 
@@ -31,11 +31,11 @@ class Growth:
 def growths(lines: Sequence[Line]) -> list[Growth]:
     """Of all lines that differ in nothing but the batch, where there are at least three."""
     found = []
-    for name, own in _series(lines, "batch_size"):
+    for name, own in _series(lines, "batch_size").items():
         if len(own) < 3:
             continue
         batches = [line["setting"]["point"]["batch_size"] for line in own]
-        fixed, sample = nonnegative([[1.0, batch] for batch in batches], [*map(_median, own)])
+        fixed, sample = nonnegative([[1.0, batch] for batch in batches], [*map(median_ms, own)])
         lookups = own[-1]["figures"]["lookups_per_s"]["median"]
         a_sample = lookups / own[-1]["figures"]["samples_per_s"]["median"]
         found.append(
@@ -56,10 +56,10 @@ def growth(lines: Sequence[Line]) -> Markup:
     for key, axis in _WHAT.items():
         series = {
             name: [
-                Place(_value(line, key), _median(line), f"{name}: {step_time(line)}")
+                Place(_value(line, key), median_ms(line), f"{name}: {step_time(line)}")
                 for line in own
             ]
-            for name, own in _series(lines, key)
+            for name, own in _series(lines, key).items()
             if len(own) > 1
         }
         if not series:
@@ -81,7 +81,7 @@ def growth(lines: Sequence[Line]) -> Markup:
     return section("Growth", grid(figures), *fits)
 
 
-def _series(lines: Sequence[Line], key: str) -> list[tuple[str, list[Line]]]:
+def _series(lines: Sequence[Line], key: str) -> dict[str, list[Line]]:
     """Lines that differ in `key` of their point alone, in its order, by a name."""
     groups: dict[str, list[Line]] = {}
     for line in measured(lines):
@@ -91,14 +91,7 @@ def _series(lines: Sequence[Line], key: str) -> list[tuple[str, list[Line]]]:
             kept = json.dumps(rest, sort_keys=True) + machine_key(line["machine"])
             groups.setdefault(kept, []).append(line)
     series = [sorted(own, key=lambda line: _value(line, key)) for own in groups.values()]
-    named: dict[str, list[Line]] = {}
-    for own in series:
-        first, place = _name(own[0], key), 2
-        name = first
-        while name in named:  # other tables or another machine under the same words
-            name, place = f"{first} ({place})", place + 1
-        named[name] = own
-    return list(named.items())
+    return named((_name(own[0], key), own) for own in series)
 
 
 def _name(line: Line, key: str) -> str:
@@ -112,7 +105,3 @@ def _name(line: Line, key: str) -> str:
 
 def _value(line: Line, key: str) -> int:
     return line["setting"]["point"][key]
-
-
-def _median(line: Line) -> float:
-    return line["figures"]["step"]["median_ms"]

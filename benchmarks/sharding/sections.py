@@ -11,6 +11,8 @@ from flm_benchmarks.sharding.cells import (
     SETTING,
     figure_cells,
     measured,
+    median_ms,
+    named,
     reasons,
     setting_cells,
     short,
@@ -44,21 +46,15 @@ def cases(lines: Sequence[Line], *, with_ranks: bool) -> dict[str, list[Line]]:
             kept.append(ranks_of(line))
         group = found.setdefault(json.dumps(kept, sort_keys=True), {"label": label, "lines": []})
         group["lines"].append(line)
-    named: dict[str, list[Line]] = {}
-    for group in found.values():
-        label, place = group["label"], 2
-        while label in named:  # other tables or another machine under the same words
-            label, place = f"{group['label']} ({place})", place + 1
-        named[label] = group["lines"]
-    return named
+    return named((group["label"], group["lines"]) for group in found.values())
 
 
 def by_plan(lines: Sequence[Line]) -> Markup:
     """Step time of each plan, the fastest first."""
     figures, rows = [], []
     for label, own in cases(lines, with_ranks=True).items():
-        ranked = sorted(own, key=_median)
-        values = [(_short_plan(line), _median(line)) for line in ranked]
+        ranked = sorted(own, key=median_ms)
+        values = [(_short_plan(line), median_ms(line)) for line in ranked]
         figures.append(bars(label, "ms a step, median", values, ours=values[0][0]))
         rows += [
             [label, _short_plan(line), plan_name(line), step_time(line), _times(line, ranked[0])]
@@ -105,16 +101,16 @@ def predictions(lines: Sequence[Line]) -> Markup:
     found = [line for line in found if line["figures"]["predicted"]["step_ms"] > 0]
     if not found:
         return section("Predicted against measured", table((), [["Nothing was predicted."]]))
-    pairs = np.array([[_predicted(line), _median(line)] for line in found])
+    pairs = np.array([[_predicted(line), median_ms(line)] for line in found])
     error = median_error(*pairs.T)
     series: dict[str, list[Place]] = {}
     for line in found:
-        place = Place(_predicted(line), _median(line), f"{plan_name(line)}, {step_time(line)} ms")
+        place = Place(_predicted(line), median_ms(line), f"{plan_name(line)}, {step_time(line)} ms")
         series.setdefault(line["setting"]["point"]["sharding"], []).append(place)
     low, high = float(pairs.min()), float(pairs.max())
     rows = []
     for line in found:
-        ratio = f"{_predicted(line) / _median(line):.2g}x"
+        ratio = f"{_predicted(line) / median_ms(line):.2g}x"
         rows.append([*setting_cells(line), short(_predicted(line)), step_time(line), ratio])
     remark = f"median relative error {error:.0%}, rank correlation {rank_correlation(*pairs.T):.2f}"
     axes = ("predicted ms", "measured ms")
@@ -173,7 +169,7 @@ def ablation(lines: Sequence[Line]) -> Markup:
             gains = [None if other is None else _times(other, line) for other in (before, first)]
             rows.append([name, step_time(line), *gains])
             before, first = line, first or line
-        values = [(name, _median(line)) for name, line in steps if line is not None]
+        values = [(name, median_ms(line)) for name, line in steps if line is not None]
         head = ["", FIGURES[0], "faster than the row above", "than the first"]
         body += [
             subtitle(label),
@@ -236,12 +232,8 @@ def _spread(values: Mapping[str, float], factor: float) -> str:
     return f"{middle} ({low}-{high})"
 
 
-def _median(line: Line) -> float:
-    return line["figures"]["step"]["median_ms"]
-
-
 def _times(line: Line, other: Line) -> str:
-    return f"{_median(line) / _median(other):.2f}x"
+    return f"{median_ms(line) / median_ms(other):.2f}x"
 
 
 def _predicted(line: Line) -> float:
