@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import pytest
+from calibrations import calibration
 
 from flm_torchrec.errors import UserError
-from flm_torchrec.planning.calibration import Calibration, Line, Steps
+from flm_torchrec.planning.calibration import Line, Steps
 from flm_torchrec.planning.cluster import Cluster
 from flm_torchrec.planning.findings import findings
 from flm_torchrec.planning.plan import Planned, make_plan
@@ -13,14 +14,7 @@ from flm_torchrec.planning.request import Request
 from flm_torchrec.planning.tables import Table
 
 # A table of 128 KiB is near, so its rows' distance costs nothing.
-KNOWN = Calibration(
-    created="2026-01-01",
-    machine={},
-    versions={},
-    device="cpu",
-    world_size=2,
-    local_world_size=2,
-    copy_bandwidth=1e10,
+KNOWN = calibration(
     lookup=Line(fixed_ms=1.0, id_ms=0.01),
     update=Line(fixed_ms=2.0, id_ms=0.02),
     dense_update=Line(fixed_ms=3.0, byte_ms=1e-3),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from calibrations import calibration
 from flm_apps import plan as plan_app
 from small_data import write_folder
 from two_ranks.pool import Ranks
@@ -12,23 +13,16 @@ from two_ranks.pool import Ranks
 from flm_torchrec.assemble import assemble
 from flm_torchrec.config import RunConfig
 from flm_torchrec.errors import UserError
-from flm_torchrec.planning.calibration import Calibration, Collective, Line, write_calibration
+from flm_torchrec.planning.calibration import Collective, Line, write_calibration
 from flm_torchrec.training.runtime import Runtime
 from flm_torchrec.training.sharding import describe_plan
 
 DEAR: Line = Line(fixed_ms=50.0, byte_ms=1.0)
 
 
-def calibration(file: Path, dear: tuple[Collective, ...], **changes: Any) -> Path:
+def written(file: Path, dear: tuple[Collective, ...], **changes: Any) -> Path:
     """Of two ranks among which some collectives are dear."""
-    known = Calibration(
-        created="2026-01-01",
-        machine={},
-        versions={},
-        device="cpu",
-        world_size=2,
-        local_world_size=2,
-        copy_bandwidth=1e10,
+    known = calibration(
         lookup=Line(fixed_ms=0.01, id_ms=1e-4),
         update=Line(fixed_ms=0.01, id_ms=1e-4),
         dense_update=Line(),
@@ -88,9 +82,7 @@ def test_a_run_has_the_plan_that_was_foretold(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run = config(
-        write_folder(tmp_path / "data"), calibration(tmp_path / "known.json", dear), **sparse
-    )
+    run = config(write_folder(tmp_path / "data"), written(tmp_path / "known.json", dear), **sparse)
     found, same = ranks.run(plan_of, run)
     assert found == same
     plan = as_planned(capsys, run, tmp_path)
@@ -113,7 +105,7 @@ def test_a_run_has_the_plan_that_was_foretold(
 def test_a_calibration_of_another_cluster_is_refused_by_every_rank(
     changes: dict[str, Any], measured: str, ranks: Ranks, tmp_path: Path
 ) -> None:
-    file = calibration(tmp_path / "known.json", (), **changes)
+    file = written(tmp_path / "known.json", (), **changes)
     for told in ranks.run(plan_of, config(write_folder(tmp_path / "data"), file)):
         assert f"was measured on {measured}, the run has 2 cpu ranks, 2 a host" in told
 

@@ -157,7 +157,10 @@ def test_without_gradients_texts_are_encoded_at_once(encoder_folder, monkeypatch
     view.micro_batch = 1
     monkeypatch.setattr(text_module, "checkpoint", None)
     with torch.no_grad():
-        view(torch.arange(5), TEXT, MASKED)
+        in_parts = view(torch.arange(5), TEXT, MASKED)[0]
+        view.micro_batch = 0
+        at_once = view(torch.arange(5), TEXT, MASKED)[0]
+    assert torch.equal(in_parts, at_once)
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.__name__)
