@@ -24,8 +24,8 @@ from flm_benchmarks.resharding import OPTIMIZERS, Place, described, load, save
 
 from flm_torchrec.errors import UserError, app
 from flm_torchrec.files import atomic_file
+from flm_torchrec.training.placing import SHARDING_TYPES
 from flm_torchrec.training.runtime import Runtime, start
-from flm_torchrec.training.sharding import SHARDING_TYPES
 
 WORLDS = (1, 2, 4)
 Pair = tuple[Place, Place, str]  # saved, loaded, optimizer

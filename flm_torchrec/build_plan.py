@@ -112,8 +112,6 @@ def run_planner(config: RunConfig, dataset: Dataset, runtime: Runtime) -> Planne
         # On one rank alone, so that the others hear of what is wrong with it.
         calibration = _fitting(path, cluster)
         request = plan_request(config, dataset, model, cluster, calibration)
-        if not request.tables:
-            return ShardingPlan(plan={})
         planned = make_plan(request)
         if not isinstance(planned, Planned):
             raise UserError(f"no plan shards the tables by {path}: {planned.reason}")

@@ -9,7 +9,7 @@ from flm_benchmarks.sharding.traffic import state_bytes
 
 from flm_torchrec.planning.machine import available_memory
 from flm_torchrec.planning.tables import Table
-from flm_torchrec.training.sharding import DATA_PARALLEL
+from flm_torchrec.training.placing import DATA_PARALLEL
 
 _CLEAR_PEAK = "5"  # what /proc/self/clear_refs takes for: forget the highest use
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product as cartesian
 
-from flm_torchrec.training.sharding import DATA_PARALLEL, SHARDING_TYPES
+from flm_torchrec.training.placing import DATA_PARALLEL, SHARDING_TYPES
 
 SHARDINGS = (*SHARDING_TYPES, "auto")  # auto: the planner's choice
 CACHING = "fused_uvm_caching"  # or fused_uvm_caching:SHARE, of the rows, that the GPU holds

@@ -15,7 +15,7 @@ from flm_torchrec.planning.plan import NoPlan, Planned, make_plan
 from flm_torchrec.planning.request import Request
 from flm_torchrec.planning.tables import Table
 from flm_torchrec.training.optimizers import FUSED_ONLY
-from flm_torchrec.training.sharding import DATA_PARALLEL, SHARDING_TYPES
+from flm_torchrec.training.placing import DATA_PARALLEL, SHARDING_TYPES
 
 _ALMOST = 0.9  # of all memory; ranks can't be filled to the last byte
 _FEWEST_ROWS = 1024  # that hashing is tried with, as a divisor

@@ -6,7 +6,7 @@ from torchrec.distributed.planner.types import ShardingOption
 from torchrec.distributed.types import ModuleSharder
 
 from flm_torchrec.planning.request import Request
-from flm_torchrec.training.sharding import Sharder
+from flm_torchrec.training.placing import Sharder
 
 # Among equals the simplest comes first.
 _RANKED = (

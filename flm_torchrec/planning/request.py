@@ -56,15 +56,18 @@ class Request:
             if table not in names:
                 raise UserError(f"sharding: '{table}' is no table; allowed: {', '.join(names)}")
         for table in self.tables:
-            of_any_width = (
+            if self.types_of(table):
+                continue
+            # None of those asked for works: the first that would at another width tells most.
+            asked = self._asked(table)
+            at_another = (
                 kind
-                for kind in self._asked(table)
+                for kind in asked
                 if works_with(kind, communication=self.communication, dtype=table.dtype)
             )
             check_precision(
                 table.name,
-                # Of several, only those that work are chosen from.
-                sharding_type=(*self.types_of(table), *of_any_width, *self._asked(table))[0],
+                sharding_type=next(at_another, asked[0]),
                 widths=[table.dim],
                 communication=self.communication,
                 dtype=table.dtype,

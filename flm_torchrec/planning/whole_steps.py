@@ -21,7 +21,8 @@ from flm_torchrec.planning.request import Request, meta_collection
 from flm_torchrec.planning.silence import silent
 from flm_torchrec.planning.tables import Table
 from flm_torchrec.training.pipeline import train_pipeline
-from flm_torchrec.training.sharding import SHARDING_TYPES, shard
+from flm_torchrec.training.placing import SHARDING_TYPES
+from flm_torchrec.training.sharding import shard
 
 # Tables, width, bags on a rank and ids a bag.
 _SHAPES = ((2, 16, 128, 1), (8, 16, 256, 2), (4, 64, 512, 10), (8, 64, 1024, 4), (48, 16, 256, 1))

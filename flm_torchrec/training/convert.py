@@ -117,11 +117,8 @@ def retyped(held: Mapping[str, torch.dtype], model: Mapping[str, Any]) -> list[s
     for name, value in model.items():
         before = held.get(f"model.{name}")
         if isinstance(value, torch.Tensor) and before not in (None, value.dtype):
-            how = (
-                "as they are"
-                if torch.promote_types(before, value.dtype) == value.dtype
-                else ("rounded")
-            )
+            is_exact = torch.promote_types(before, value.dtype) == value.dtype
+            how = "as they are" if is_exact else "rounded"
             types = " to ".join(str(kind).removeprefix("torch.") for kind in (before, value.dtype))
             told.append(f"converted: rows of {_table(name)} from {types} ({how})")
     return told

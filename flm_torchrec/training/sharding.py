@@ -27,9 +27,7 @@ from flm_torchrec.training.optimizers import (
 )
 from flm_torchrec.training.placing import (
     DATA_PARALLEL,
-    SHARDING_TYPES,
     Planner,
-    Sharder,
     auto_planner,
     check_choices,
     placements,
@@ -37,15 +35,6 @@ from flm_torchrec.training.placing import (
     sharders,
 )
 from flm_torchrec.training.precision import check_precision
-
-__all__ = [
-    "DATA_PARALLEL",
-    "SHARDING_TYPES",
-    "Sharder",
-    "describe_plan",
-    "list_optimizers",
-    "shard",
-]
 
 
 def shard(

@@ -15,8 +15,9 @@ from flm_torchrec.planning.plan import Planned, make_plan
 from flm_torchrec.planning.price import price
 from flm_torchrec.planning.request import Request, meta_collection
 from flm_torchrec.planning.tables import Table
+from flm_torchrec.training.placing import SHARDING_TYPES
 from flm_torchrec.training.runtime import Runtime
-from flm_torchrec.training.sharding import SHARDING_TYPES, shard
+from flm_torchrec.training.sharding import shard
 
 TABLES = tuple(Table(name=f"t{place}", rows=100, dim=16) for place in range(3))
 TWO = Request(

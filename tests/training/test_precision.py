@@ -12,10 +12,11 @@ from two_ranks.whole import whole_state
 
 from flm_torchrec.errors import UserError
 from flm_torchrec.training import checkpoint
+from flm_torchrec.training.placing import SHARDING_TYPES
 from flm_torchrec.training.precision import check_precision, codecs
 from flm_torchrec.training.reshard import reshard
 from flm_torchrec.training.runtime import Runtime
-from flm_torchrec.training.sharding import SHARDING_TYPES, describe_plan
+from flm_torchrec.training.sharding import describe_plan
 
 STEPS = 20
 FP16 = {"data_type": DataType.FP16}

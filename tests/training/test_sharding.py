@@ -12,9 +12,9 @@ from flm_torchrec.errors import UserError
 from flm_torchrec.planning.request import meta_collection
 from flm_torchrec.planning.tables import Table
 from flm_torchrec.training.optimizers import DenseOptimizer, scale_dense_lr, set_table_lr
-from flm_torchrec.training.placing import auto_planner, placements
+from flm_torchrec.training.placing import SHARDING_TYPES, auto_planner, placements
 from flm_torchrec.training.runtime import Runtime
-from flm_torchrec.training.sharding import SHARDING_TYPES, describe_plan, list_optimizers
+from flm_torchrec.training.sharding import describe_plan, list_optimizers
 
 TABLES = {
     "users.ebc.embedding_bags.user.weight",
