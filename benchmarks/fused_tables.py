@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchrec import KeyedJaggedTensor
 
 from flm_torchrec.planning.request import meta_collection
-from flm_torchrec.planning.tables import Table
+from flm_torchrec.planning.tables import Dtype, Table
 from flm_torchrec.training.runtime import Runtime, start
 from flm_torchrec.training.sharding import shard
 
@@ -60,11 +60,9 @@ def plain_step(rows: int, ids: Sequence[Tensor]) -> Callable[[], float]:
 class Pooled(nn.Module):
     """The sum of all pooled rows."""
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, tables: Sequence[Table]) -> None:
         super().__init__()
-        self.ebc = meta_collection(
-            [Table(name=f"t_{name}", rows=rows, dim=DIM, features=(name,)) for name in FEATURES]
-        )
+        self.ebc = meta_collection(tables)
 
     def forward(self, features: KeyedJaggedTensor) -> Tensor:
         """-> ()"""
@@ -72,13 +70,28 @@ class Pooled(nn.Module):
         return torch.cat([pooled[name] for name in FEATURES], dim=1).sum()
 
 
-def fused_step(runtime: Runtime, rows: int, ids: Sequence[Tensor]) -> Callable[[], float]:
-    """A step by the kernels that update rows inside backward."""
-    dmp, optimizer = shard(
-        Pooled(rows),
+def fused_step(
+    runtime: Runtime,
+    rows: int,
+    ids: Sequence[Tensor],
+    *,
+    optimizer: str,
+    dtype: Dtype = "fp32",
+    is_shared: bool = False,
+) -> Callable[[], float]:
+    """A step by the kernels that update rows inside backward, on a table a feature or on one that
+    all features share."""
+    read = [tuple(FEATURES)] if is_shared else [(name,) for name in FEATURES]
+    dmp, stepped = shard(
+        Pooled(
+            [
+                Table(name=f"t{n}", rows=rows, dim=DIM, dtype=dtype, features=names)
+                for n, names in enumerate(read)
+            ]
+        ),
         runtime.device,
         batch_size=SAMPLES,
-        sparse_optimizer="sgd",
+        sparse_optimizer=optimizer,
         sparse_lr=1e-3,
         dense_optimizer=lambda named: torch.optim.SGD([p for _, p in named], lr=1e-3),
         default="table_wise",
@@ -89,32 +102,53 @@ def fused_step(runtime: Runtime, rows: int, ids: Sequence[Tensor]) -> Callable[[
     def step() -> float:
         batch = next(source)
         begin = perf_counter()
-        optimizer.zero_grad()
+        stepped.zero_grad()
         dmp(batch).backward()
-        optimizer.step()
+        stepped.step()
         return perf_counter() - begin
 
     return step
 
 
+# What FBGEMM's CPU backward does in another way: name -> what the tables are updated with, and are.
+KERNELS: dict[str, dict[str, Any]] = {
+    "rowwise_adagrad": {"optimizer": "rowwise_adagrad"},
+    "sgd": {"optimizer": "sgd"},
+    "adagrad": {"optimizer": "adagrad"},
+    "rowwise_adagrad, one table for all features": {
+        "optimizer": "rowwise_adagrad",
+        "is_shared": True,
+    },
+    "rowwise_adagrad, fp16": {"optimizer": "rowwise_adagrad", "dtype": "fp16"},
+}
+
+
 def measure(*, rows: int, repeats: int) -> dict[str, Any]:
-    """Both ways in turn, on the same ids."""
+    """Plain tables and fused ones by each kernel in turn, on the same ids."""
     ids = zipf_ids(rows, batches=DISTINCT_BATCHES)
     with start() as runtime:
-        ways = [plain_step(rows, ids), fused_step(runtime, rows, ids)]
-        (plain, fused), seconds = in_turn(ways, repeats=repeats)
+        fused = [fused_step(runtime, rows, ids, **kernel) for kernel in KERNELS.values()]
+        medians, seconds = in_turn([plain_step(rows, ids), *fused], repeats=repeats)
         bandwidth = copy_speed(runtime.device, megabytes=512).median
+    plain, moved = medians[0], traffic(ids)
     return {
         "tables": TABLES,
         "rows": rows,
         "dim": DIM,
         "samples": SAMPLES,
         "ids_a_bag": POOLING,
-        "plain_ms": 1e3 * plain,
-        "fused_ms": 1e3 * fused,
-        "ratio": plain / fused,
+        "threads": torch.get_num_threads(),
         "copy_gb_per_s": bandwidth / 1e9,
-        "table_gb_per_s": traffic(ids) / fused / 1e9,
-        "share_of_copy": traffic(ids) / fused / bandwidth,
-        "spread": [spread(column) for column in seconds],
+        "plain_ms": 1e3 * plain,
+        "plain_spread": spread(seconds[0]),
+        "fused": {
+            name: {
+                "ms": 1e3 * median,
+                "ratio": plain / median,
+                "table_gb_per_s": moved / median / 1e9,
+                "share_of_copy": moved / median / bandwidth,
+                "spread": spread(column),
+            }
+            for name, median, column in zip(KERNELS, medians[1:], seconds[1:], strict=True)
+        },
     }

@@ -32,7 +32,7 @@ class Finding:
 
 def findings(planned: Planned | NoPlan) -> list[Finding]:
     """Of a plan, or of why there is none; the worst first."""
-    about = [*_widths(planned), *_calibrated(planned)]
+    about = [*_widths(planned), *_updates(planned), *_calibrated(planned)]
     if isinstance(planned, NoPlan):
         return [_unfit(planned), *about]
     return [*_balance(planned), *_memory(planned), *_dense(planned), *_states(planned), *about]
@@ -169,6 +169,30 @@ def _widths(planned: Planned | NoPlan) -> list[Finding]:
             )
         )
     return found
+
+
+def _updates(planned: Planned | NoPlan) -> list[Finding]:
+    request = planned.request
+    if request.cluster.device != "cpu":
+        return []
+    is_fast = request.optimizer == "rowwise_adagrad"
+    slow = tuple(
+        table.name
+        for table in request.tables
+        if not is_fast or table.dtype != "fp32" or len(table.feature_names) > 1
+    )
+    if not slow:
+        return []
+    return [
+        Finding(
+            level="note",
+            kind="slow_update",
+            text=f"{_listed(slow)}: FBGEMM updates their fused shards by a plain loop on one core; "
+            "its kernel that uses vector instructions and all cores is for rowwise_adagrad on fp32 "
+            "rows of a table that one feature reads",
+            tables=slow,
+        )
+    ]
 
 
 def _wider(table: Table) -> int:

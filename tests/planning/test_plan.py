@@ -254,3 +254,13 @@ def test_constraints_that_leave_no_way_are_told():
 def test_mistakes_in_a_request_are_told(change, told):
     with pytest.raises(UserError, match=told):
         replace(WHOLE, **change)
+
+
+def test_tables_that_a_cpu_updates_on_one_core_are_named() -> None:
+    shared = replace(LARGE, name="shared", features=("bought", "clicked"))
+    half = replace(LARGE, name="half_rows", dtype="fp16")
+    request = replace(WHOLE, tables=(LARGE, shared, half))
+    assert kinds(planned(request))["slow_update"] == ("shared", "half_rows")
+    by_sgd = replace(request, optimizer="sgd")
+    assert kinds(planned(by_sgd))["slow_update"] == ("large", "shared", "half_rows")
+    assert "slow_update" not in kinds(planned(WHOLE))
