@@ -13,7 +13,7 @@ from flm_torchrec.data.dataset import Column, Dataset
 from flm_torchrec.errors import UserError
 from flm_torchrec.planning.calibration import Calibration, read_calibration
 from flm_torchrec.planning.cluster import Cluster
-from flm_torchrec.planning.plan import Planned, make_plan
+from flm_torchrec.planning.plan import SECONDS, Planned, make_plan
 from flm_torchrec.planning.request import Request
 from flm_torchrec.planning.tables import Table
 from flm_torchrec.training.placing import AUTO, Planner, table_names
@@ -102,6 +102,8 @@ def run_planner(config: RunConfig, dataset: Dataset, runtime: Runtime) -> Planne
     if config.calibration is None:
         return None
     path = config.calibration
+    # The other ranks wait for the plan, half as long as they would wait at all.
+    seconds = min(SECONDS, max(1, config.train.timeout // 2))
     cluster = Cluster(
         world_size=runtime.world_size,
         local_world_size=get_local_size(),
@@ -112,7 +114,7 @@ def run_planner(config: RunConfig, dataset: Dataset, runtime: Runtime) -> Planne
         # On one rank alone, so that the others hear of what is wrong with it.
         calibration = _fitting(path, cluster)
         request = plan_request(config, dataset, model, cluster, calibration)
-        planned = make_plan(request)
+        planned = make_plan(request, seconds=seconds)
         if not isinstance(planned, Planned):
             raise UserError(f"no plan shards the tables by {path}: {planned.reason}")
         return planned.of_model(model)

@@ -26,7 +26,7 @@ from flm_torchrec.planning.request import Request
 from flm_torchrec.planning.silence import silent
 from flm_torchrec.training.placing import RESERVED, sharders
 
-_LIMIT = 120  # seconds after which no further proposal is tried
+SECONDS = 120  # after which no further proposal is tried
 _RUNNERS_UP = 5
 
 
@@ -139,8 +139,9 @@ class _Recorder(PerfModel):
         return cost
 
 
-def make_plan(request: Request) -> Planned | NoPlan:
-    """Plan with TorchRec's planner, on its own estimates or calibrated ones."""
+def make_plan(request: Request, *, seconds: int = SECONDS) -> Planned | NoPlan:
+    """Plan with TorchRec's planner, on its own estimates or calibrated ones; no further proposal
+    is tried after `seconds`."""
     began = time.perf_counter()
     topology = topology_of(request)
     constraints = request.parameter_constraints()
@@ -157,7 +158,7 @@ def make_plan(request: Request) -> Planned | NoPlan:
         stats=[],
         constraints=constraints,
         debug=False,
-        timeout_seconds=_LIMIT,
+        timeout_seconds=seconds,
     )
     module = request.module()
     ways = sharders(request.communication, planning=True)
