@@ -108,7 +108,10 @@ def _changes(request: Request, culprits: tuple[str, ...]) -> Iterator[tuple[str,
     if request.cluster.device == "cuda":
         for kernel in ("fused_uvm_caching", "fused_uvm"):
             own = {**request.kernels, **dict.fromkeys(culprits, kernel)}
-            yield "uvm", f"{kernel} for {of}: rows in host memory", replace(request, kernels=own)
+            change = f"{kernel} for {of}: rows in host memory"
+            if request.calibration is not None:
+                change += ", but timed as the GPU's, since no calibration measures it"
+            yield "uvm", change, replace(request, kernels=own)
 
 
 def _changed(request: Request, change: Callable[[Table], Table], names: tuple[str, ...]) -> Request:

@@ -131,3 +131,12 @@ def test_a_calibration_of_another_device_is_refused():
     cuda = replace(TWO, cluster=Cluster(world_size=2, local_world_size=2))
     with pytest.raises(UserError, match="--calibration: was measured on cpu"):
         make_plan(cuda)
+
+
+def test_rows_in_host_memory_are_told_to_have_no_time_of_their_own():
+    cluster = Cluster(world_size=2, local_world_size=2, hbm=40_000, host_memory=10**9)
+    on_gpus = KNOWN.model_copy(update={"device": "cuda"})
+    failed = make_plan(replace(TWO, cluster=cluster, calibration=on_gpus, batch_size=1))
+    told = [remedy.change for remedy in findings(failed)[0].remedies if remedy.kind == "uvm"]
+    assert len(told) == 2
+    assert all("no calibration measures it" in change for change in told)
