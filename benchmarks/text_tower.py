@@ -159,6 +159,7 @@ def frozen_against_full(folder: Path, *, steps: int) -> dict[str, Any]:
         seconds["frozen"] = step_seconds(frozen, steps)
         rows = len(np.unique(texts_met(frozen)))
         full = assemble(opened(folder, "views.text.mode=full", f"views.text.rows={rows}"), runtime)
+        full.refresh_text(keep=True)
         seconds["full"] = step_seconds(full, steps)
     each = {mode: median(own) for mode, own in seconds.items()}
     samples = USERS * WINDOW

@@ -27,6 +27,15 @@ def test_texts_of_alike_lengths_are_encoded_as_those_that_are_padded(ml100k: Pat
     assert found["ratio"] == pytest.approx(rates)
 
 
+def test_a_frozen_encoder_and_one_that_trains_take_steps(ml100k: Path, monkeypatch) -> None:
+    monkeypatch.setattr(text_tower, "USERS", 2)
+    monkeypatch.setattr(text_tower, "WINDOW", 4)
+    found = text_tower.frozen_against_full(ml100k, steps=1)
+    assert 1 < found["texts_a_step"] <= 2 * 2 * 4
+    rates = found["samples_per_s_frozen"] / found["samples_per_s_full"]
+    assert found["ratio"] == pytest.approx(rates)
+
+
 def test_memory_of_steps_is_the_processs_own(ml100k: Path) -> None:
     torch.ones(2**27)  # 512 MiB, gone before the steps
     before = peak_bytes(torch.device("cpu")) / 2**20
