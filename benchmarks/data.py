@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 
@@ -168,7 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     at = Place(work=args.work, quick=args.quick)
     return run_parts(
         "data",
-        {name: partial(part, at) for name, part in PARTS.items()},
+        PARTS,
+        at,
         args.only,
         command="python -m flm_benchmarks.data",
         is_try=args.quick,

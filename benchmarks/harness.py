@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from flm_apps.run_folder import setting
@@ -19,6 +19,7 @@ from flm_torchrec.files import atomic_file
 
 RESULTS = Path(__file__).parent / "results"
 Measured = tuple[list[dict[str, Any]], list[dict[str, Any]]]  # bounds, records
+Asked = TypeVar("Asked")
 
 
 def processor() -> str:
@@ -56,18 +57,19 @@ def write_results(area: str, parts: Sequence[dict[str, Any]], *, command: str) -
 
 def run_parts(
     area: str,
-    parts: Mapping[str, Callable[[], Measured]],
+    parts: Mapping[str, Callable[[Asked], Measured]],
+    asked: Asked,
     only: Sequence[str],
     *,
     command: str,
     is_try: bool,
 ) -> int:
-    """Run the parts asked for and write what all of them gave last; -> 1 when a bound is missed.
-    A try writes nothing, and misses nothing."""
+    """Run the parts named in `only`, each given `asked`, and write what all of them gave last;
+    -> 1 when a bound is missed. A try writes nothing, and misses nothing."""
     done = last_parts(area, "part")
     for name in only:
         begin = time.perf_counter()
-        bounds, records = parts[name]()
+        bounds, records = parts[name](asked)
         seconds = time.perf_counter() - begin
         done[name] = {"part": name, "seconds": seconds, "bounds": bounds, "records": records}
         if not is_try:

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from calibrations import calibration
 from flm_benchmarks import plans
 
-from flm_torchrec.planning.calibration import Calibration, Line
+from flm_torchrec.planning.calibration import Line
 from flm_torchrec.planning.cluster import Cluster
 from flm_torchrec.planning.request import Request
 from flm_torchrec.planning.tables import Table
@@ -59,18 +60,8 @@ def test_the_planned_one_is_measured_beside_the_fastest_and_nothing_twice(
 
 
 def test_plans_are_for_the_machine_that_was_calibrated(alone: Runtime) -> None:
-    known = Calibration(
-        created="",
-        machine={},
-        versions={},
-        device="cuda",
-        world_size=1,
-        local_world_size=1,
-        copy_bandwidth=1e12,
-        lookup=Line(),
-        update=Line(),
-        dense_update=Line(),
-        collectives={},
-    )
+    of_two_on_cpu = calibration(lookup=Line(), update=Line(), dense_update=Line(), collectives={})
+    changes = {"device": "cuda", "world_size": 1, "local_world_size": 1}
+    known = of_two_on_cpu.model_copy(update=changes)
     mix = plans.mix_of("many-small", alone, known)
     assert mix.request.cluster == Cluster(world_size=1, local_world_size=1, device="cuda")
