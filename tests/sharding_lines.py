@@ -58,6 +58,7 @@ def line(
             },
             "name": "small",
             "tables": [TABLE],
+            "calibration": None,
             "log": None,
             "optimizer": "rowwise_adagrad",
             "seed": 0,
@@ -86,7 +87,7 @@ def line(
         peaks=torch.full((world_size, 1), 2.0**30, dtype=torch.float64),
     )
     parts = {"forward": 2.0}
-    predicted = {"step_ms": 500 * seconds, "parts_ms": parts, "rank_ms": [1.0]}
+    predicted = {"step_ms": 500 * seconds, "ranks_ms": [parts], "shards": 1}
     return made | {"figures": figures | {"predicted": predicted}, "repeats": repeats, "plan": []}
 
 

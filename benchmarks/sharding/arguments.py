@@ -41,6 +41,7 @@ def parser(about: str | None) -> argparse.ArgumentParser:
     made.add_argument("--pooling", default="own", help="own, or numbers: ids a bag, mean")
     made.add_argument("--ids", default="uniform", help="of uniform, zipf, zipf:EXPONENT, log")
     made.add_argument("--log", type=Path, help="a .parquet or .csv file, a column a feature")
+    made.add_argument("--calibration", type=Path, help="of flm plan calibrate: plans, predicts")
     made.add_argument("--ablation", action="store_true", help="also what each optimisation adds")
     made.add_argument("--optimizer", choices=OPTIMIZERS, default=OPTIMIZERS[0])
     made.add_argument("--steps", type=positive, default=30, help="timed repeats of a point")

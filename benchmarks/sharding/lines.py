@@ -11,21 +11,21 @@ Example:
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flm_torchrec.errors import UserError
 
 BENCHMARK = "sharding"
-SCHEMA = 2  # 1 had no rows in its points
+SCHEMA = 3  # 1 had no rows in its points, 2 no calibration
 _BUSY = 1.5
 Line = dict[str, Any]
 
 
-def machine_key(machine: Mapping[str, Any]) -> str:
+def machine_key(machine: Mapping[str, Any], *, apart_from: Sequence[str] = ("system",)) -> str:
     """What makes two machines the same one: all but the system's version."""
-    return json.dumps({k: v for k, v in machine.items() if k != "system"}, sort_keys=True)
+    return json.dumps({k: v for k, v in machine.items() if k not in apart_from}, sort_keys=True)
 
 
 def key_of(line: Mapping[str, Any]) -> str:

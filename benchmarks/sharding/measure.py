@@ -13,18 +13,20 @@ from flm_benchmarks.sharding.memory import check_fits, peak_bytes, reset_peak
 from flm_benchmarks.sharding.model import PooledModel
 from flm_benchmarks.sharding.pipelines import make_pipeline
 from flm_benchmarks.sharding.point import Point
-from flm_benchmarks.sharding.predicted import predict
 from flm_benchmarks.sharding.timing import Spread, repeat, repeat_phases
 from flm_benchmarks.sharding.traffic import SentBytes, useful_bytes
 from torch import Tensor, nn
 from torchrec.distributed.comm import get_local_size
-from torchrec.distributed.planner import Topology
+from torchrec.distributed.types import ShardingPlan
 from torchrec.inference.modules import quantize_embeddings
 
 from flm_torchrec.errors import UserError
+from flm_torchrec.planning.calibration import Calibration
+from flm_torchrec.planning.plan import Planned, make_plan
+from flm_torchrec.planning.price import price
+from flm_torchrec.planning.request import Request, cluster_here
 from flm_torchrec.planning.tables import Dtype, Table
-from flm_torchrec.training.compat import topology
-from flm_torchrec.training.placing import auto_planner
+from flm_torchrec.training.placing import AUTO, Planner, auto_planner
 from flm_torchrec.training.runtime import Runtime, all_gather
 from flm_torchrec.training.sharding import describe_plan, shard
 
@@ -43,7 +45,7 @@ class Work:
     log: Log | None = None
     log_name: str | None = None
     optimizer: str = "rowwise_adagrad"
-    topology: Topology | None = None  # what predictions are made for; None: TorchRec's constants
+    calibration: Calibration | None = None  # predicts and plans; None: TorchRec's constants
     seed: int = 0
     steps: int = 30
     warmup: int = 5
@@ -135,7 +137,7 @@ def _trained(
 ) -> Measured:
     tables, device = work.tables_at(point), runtime.device
     each = point.batch_size // runtime.world_size
-    kernels = {table.name: point.base_kernel for table in tables}
+    request = _request(runtime, work, point)
     dmp, optimizer = shard(
         _model(work, tables),
         device,
@@ -144,27 +146,11 @@ def _trained(
         sparse_lr=LR,
         dense_optimizer=lambda named: torch.optim.AdamW([p for _, p in named], lr=1e-3),
         default=point.sharding,
-        kernels=kernels,
-        planner=None
-        if point.cached_share is None
-        else auto_planner(
-            device,
-            batch_size=each,
-            constraints={},
-            default=point.sharding,
-            kernels=kernels,
-            communication="fp32",
-            cached_share=point.cached_share,
-        ),
+        kernels=request.kernels,
+        planner=_planner(request, point, device),
     )
     plan = describe_plan(dmp)
-    prediction = predict(
-        _model(work, tables),
-        dmp.plan,
-        work.topology or topology(runtime.world_size, get_local_size(), device.type),
-        batch_size=each,
-        tables=tables,
-    )
+    predicted = price(request, dmp.plan)
     source = cycle(batches.parts)
 
     def step() -> None:
@@ -189,7 +175,45 @@ def _trained(
         sent=sent,
         peaks=_gathered([float(peak_bytes(device))]),
     )
-    return Measured(figures | {"predicted": asdict(prediction)}, repeats, plan)
+    return Measured(figures | {"predicted": asdict(predicted)}, repeats, plan)
+
+
+def _request(runtime: Runtime, work: Work, point: Point) -> Request:
+    """What a planner is asked: as training asks it where the point says auto."""
+    tables = work.tables_at(point)
+    return Request(
+        tables=tables,
+        cluster=cluster_here(runtime),
+        batch_size=point.batch_size // runtime.world_size,
+        optimizer=work.optimizer,
+        types=AUTO if point.sharding == "auto" else (point.sharding,),
+        kernels={table.name: point.base_kernel for table in tables},
+        calibration=work.calibration,
+    )
+
+
+def _planner(request: Request, point: Point, device: torch.device) -> Planner | None:
+    """What plans otherwise than TorchRec by its own constants; None where nothing does."""
+    if point.cached_share is not None:
+        return auto_planner(
+            device,
+            batch_size=request.batch_size,
+            constraints={},
+            default=point.sharding,
+            kernels=request.kernels,
+            communication=request.communication,
+            cached_share=point.cached_share,
+        )
+    if request.calibration is None:
+        return None
+
+    def plan(model: nn.Module) -> ShardingPlan:
+        planned = make_plan(request)
+        if not isinstance(planned, Planned):
+            raise UserError(f"no plan shards the tables: {planned.reason}")
+        return planned.of_model(model)
+
+    return plan
 
 
 def _counted(step: Callable[[], None]) -> float:

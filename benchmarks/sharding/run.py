@@ -24,7 +24,9 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from flm_torchrec.errors import UserError, app
 from flm_torchrec.files import atomic_file
+from flm_torchrec.planning.calibration import fitting_calibration
 from flm_torchrec.planning.machine import available_memory
+from flm_torchrec.planning.request import cluster_here
 from flm_torchrec.planning.tables import Table, preset, read_tables, scaled
 from flm_torchrec.training.optimizers import table_optimizer
 from flm_torchrec.training.runtime import Runtime, start
@@ -54,6 +56,9 @@ def work_of(args: argparse.Namespace, runtime: Runtime) -> Work:
         log=None if args.log is None else read_log(args.log, tables),
         log_name=None if args.log is None else str(args.log),
         optimizer=args.optimizer,
+        calibration=None
+        if args.calibration is None
+        else fitting_calibration(args.calibration, cluster_here(runtime), option="--calibration"),
         seed=args.seed,
         steps=args.steps,
         warmup=args.warmup,

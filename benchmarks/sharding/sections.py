@@ -41,9 +41,11 @@ def cases(lines: Sequence[Line], *, with_ranks: bool) -> dict[str, list[Line]]:
         label = f"{name}, {dtype}, batch {batch}, rows {rows_told}, pooling {pooling}, {ids} ids"
         label += f", {ranks_of(line)}" if with_ranks else ""
         what = {key: point[key] for key in ("dtype", "batch_size", "rows", "pooling", "ids")}
-        kept = [what, setting["tables"], setting["optimizer"], machine_key(line["machine"])]
+        kept = [what, setting["tables"], setting["optimizer"]]
         if with_ranks:
-            kept.append(ranks_of(line))
+            kept += [ranks_of(line), machine_key(line["machine"])]
+        else:  # more ranks of one host have fewer threads each
+            kept.append(machine_key(line["machine"], apart_from=("system", "threads_per_rank")))
         group = found.setdefault(json.dumps(kept, sort_keys=True), {"label": label, "lines": []})
         group["lines"].append(line)
     return named((group["label"], group["lines"]) for group in found.values())
@@ -84,15 +86,16 @@ def scaling(lines: Sequence[Line]) -> Markup:
                 spread = found[size]["figures"]["samples_per_s"]
                 told = f"{short(spread['median'])} ({short(spread['p10'])}-{short(spread['p90'])})"
                 share = f"{_rate(found[size]) / size / first:.0%}"
-                rows.append([label, name, size, told, share])
+                threads = found[size]["machine"]["threads_per_rank"]
+                rows.append([label, name, size, threads, told, share])
         if series:
             axes = ("ranks", "samples/s")
             figures += [plot(label, "same batch", series, axes=axes, is_joined=True), _keys(series)]
     if not rows:
         note = table((), [["No plan was measured at more than one number of ranks."]])
         return section("Scaling by world size", note)
-    head = ["case", "plan", "ranks", "samples/s", "of linear"]
-    return section("Scaling by world size", grid(figures), table(head, rows, numbers=(2, 3, 4)))
+    head = ["case", "plan", "ranks", "threads of each", "samples/s", "of linear"]
+    return section("Scaling by world size", grid(figures), table(head, rows, numbers=(2, 3, 4, 5)))
 
 
 def predictions(lines: Sequence[Line]) -> Markup:
@@ -202,6 +205,9 @@ def circumstances(lines: Sequence[Line]) -> list[Markup]:
         body.append(table((), facts.items()))
     repeats = sorted({line["setting"]["steps"] for line in lines})
     notes = [["repeats of a figure", repeats], ["first line", lines[0]["time"]]]
+    by = {line["setting"]["calibration"] for line in lines}
+    costs = [f"the calibration of {each}" if each else "TorchRec's constants" for each in by]
+    notes.append(["planned and predicted by", ", ".join(sorted(costs))])
     if repeats[0] < FEW:
         notes.append([bold("few repeats"), f"below {FEW} the percentiles say little"])
     if remark := busy(lines):

@@ -32,6 +32,7 @@ def setting(work: Work, point: Point, world_size: int) -> Line:
             "tables": [asdict(table) for table in work.tables],
             "log": work.log_name,
             "optimizer": work.optimizer,
+            "calibration": None if work.calibration is None else work.calibration.created,
             "seed": work.seed,
             "steps": work.steps,
             "warmup": work.warmup,

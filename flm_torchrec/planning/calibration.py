@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from flm_torchrec.errors import UserError
 from flm_torchrec.files import atomic_file
+from flm_torchrec.planning.cluster import Cluster
 from flm_torchrec.typed_yaml import Positive, Rate, Strict
 
 FORMAT, VERSION = "flm-calibration", 2
@@ -113,6 +114,23 @@ def read_calibration(path: Path, *, option: str = "--calibration") -> Calibratio
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise UserError(f"{told}: {key}: {first['msg']}{again}") from None
+
+
+def fitting_calibration(path: Path, cluster: Cluster, *, option: str) -> Calibration:
+    """That of a file; UserError where it was measured on other ranks."""
+    known = read_calibration(path, option=option)
+    measured = known.device, known.world_size, known.local_world_size
+    if measured != (cluster.device, cluster.world_size, cluster.local_world_size):
+        raise UserError(
+            f"{option} {path} was measured on {_told(*measured)}, the run has "
+            f"{_told(cluster.device, cluster.world_size, cluster.local_world_size)}; allowed: a "
+            "calibration of as many ranks on such machines, or none"
+        )
+    return known
+
+
+def _told(device: str, world_size: int, local_world_size: int) -> str:
+    return f"{world_size} {device} ranks, {local_world_size} a host"
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.distributed.optim.apply_optimizer_in_backward import _apply_optimizer_in_backward
 from torchrec import EmbeddingBagCollection
+from torchrec.distributed.comm import get_local_size
 from torchrec.distributed.planner import ParameterConstraints
 from torchrec.modules.embedding_configs import DataType, EmbeddingBagConfig
 
@@ -22,6 +23,7 @@ from flm_torchrec.planning.tables import Dtype, Table
 from flm_torchrec.training.optimizers import table_optimizer
 from flm_torchrec.training.placing import DATA_PARALLEL, SHARDING_TYPES
 from flm_torchrec.training.precision import check_precision, works_with
+from flm_torchrec.training.runtime import Runtime
 
 # Every type but data-parallel, whose gradients are dense.
 MODEL_PARALLEL = tuple(kind for kind in SHARDING_TYPES if kind != DATA_PARALLEL)
@@ -119,6 +121,15 @@ class Request:
         )
         _apply_optimizer_in_backward(optimizer_class, collections.parameters(), dict(settings))
         return collections
+
+
+def cluster_here(runtime: Runtime) -> Cluster:
+    """The ranks of this job."""
+    return Cluster(
+        world_size=runtime.world_size,
+        local_world_size=get_local_size(),
+        device="cuda" if runtime.device.type == "cuda" else "cpu",
+    )
 
 
 def meta_collection(

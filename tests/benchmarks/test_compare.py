@@ -69,7 +69,7 @@ def test_another_schema_is_refused(
     del before["setting"]["point"]["rows"]  # as the schema before this one had it
     new = write(tmp_path / "new.jsonl", [{**before, "schema": 1}])
     assert main([str(old), str(new)]) == 2
-    assert "line 1: schema 1; this version reads 2" in capfd.readouterr().err
+    assert "line 1: schema 1; this version reads 3" in capfd.readouterr().err
 
 
 def test_what_cannot_be_compared_is_told(

@@ -1,9 +1,11 @@
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from calibrations import calibration
 from flm_benchmarks.sharding.figures import figures_of, rate
 from flm_benchmarks.sharding.ids import make_batches
 from flm_benchmarks.sharding.measure import Measured, Work, check_even, measure, refused
@@ -16,6 +18,7 @@ from torch import nn
 from two_ranks.pool import Ranks
 
 from flm_torchrec.errors import UserError
+from flm_torchrec.planning.calibration import Collective, Line
 from flm_torchrec.planning.tables import Table
 from flm_torchrec.training.runtime import Runtime, all_gather
 from flm_torchrec.training.sharding import describe_plan, shard
@@ -54,9 +57,9 @@ def test_every_sharding_type_has_all_figures_on_two_ranks(sharding: str, ranks: 
     assert all(sent["least"] > 0 for sent in figures["sent_bytes"])
     assert len(figures["sent_bytes"]) == len(figures["peak_memory_bytes"]) == 2
     predicted = figures["predicted"]
-    assert predicted["step_ms"] == max(predicted["rank_ms"]) > 0
-    parts = sum(predicted["parts_ms"].values()) - predicted["parts_ms"]["input_distribution"]
-    assert parts == pytest.approx(predicted["step_ms"])
+    ids, *parts = zip(*(parts.values() for parts in predicted["ranks_ms"]), strict=True)
+    assert len(ids) == 2
+    assert 0 < predicted["step_ms"] == pytest.approx(max(map(sum, zip(*parts, strict=True))))
 
 
 @pytest.mark.parametrize("pipeline", ["base", "sparse_dist"])
@@ -232,6 +235,31 @@ def test_a_table_can_have_a_kernel_of_its_own_where_its_type_has_it(ranks: Ranks
     ):
         for (error,) in ranks.run(sharded, kernels):
             assert told in error
+
+
+def calibrated(runtime: Runtime, lines: dict[Collective, Line]) -> tuple[str, float]:
+    """The type that is chosen for the table, and the predicted milliseconds."""
+    known = calibration(lookup=Line(), update=Line(), dense_update=Line(), collectives=lines)
+    work = replace(WORK, tables=(Table(name="a", rows=50, dim=8),), calibration=known)
+    found = measure(runtime, work, point_of("auto"), COPY)
+    return found.plan[0]["sharding_type"], found.figures["predicted"]["step_ms"]
+
+
+def test_a_calibration_plans_and_predicts(ranks: Ranks) -> None:
+    free: dict[Collective, Line] = {
+        "all_to_all": Line(),
+        "reduce_scatter": Line(),
+        "all_gather": Line(),
+    }
+    slow_rows: dict[Collective, Line] = {**free, "reduce_scatter": Line(fixed_ms=5.0)}
+    slow_tables: dict[Collective, Line] = {
+        **free,
+        "all_to_all": Line(fixed_ms=1.0),
+        "all_gather": Line(fixed_ms=0.5),
+    }
+    assert ranks.run(calibrated, slow_rows) == [("table_wise", 0.0)] * 2
+    # Ids go both ways by all_to_all; rows of tables too, and back.
+    assert ranks.run(calibrated, slow_tables) == [("row_wise", 2.5)] * 2
 
 
 def test_the_prediction_counts_the_ids_of_a_bag(alone: Runtime) -> None:

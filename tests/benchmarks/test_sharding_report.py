@@ -8,7 +8,7 @@ from flm_benchmarks.sharding.lines import read_lines
 from flm_benchmarks.sharding.markdown import as_markdown
 from flm_benchmarks.sharding.plot import Place, plot, series_keys
 from flm_benchmarks.sharding.report import main
-from sharding_lines import line, write
+from sharding_lines import MACHINE, line, write
 
 from flm_torchrec.errors import UserError
 
@@ -38,7 +38,10 @@ class Balanced(HTMLParser):
 
 def test_the_page_of_several_jobs_has_every_chart_with_its_numbers(tmp_path: Path) -> None:
     two = write(tmp_path / "two.jsonl", LINES)
-    one = write(tmp_path / "one.jsonl", [line("table_wise", world_size=1, seconds=0.015)])
+    alone = {**MACHINE, "threads_per_rank": 2}
+    one = write(
+        tmp_path / "one.jsonl", [line("table_wise", world_size=1, seconds=0.015, machine=alone)]
+    )
     assert main([str(one), str(two), "--out", str(tmp_path / "page.html")]) == 0
     page = (tmp_path / "page.html").read_text()
     reader = Balanced()
@@ -64,6 +67,7 @@ def test_the_page_of_several_jobs_has_every_chart_with_its_numbers(tmp_path: Pat
     assert "failed on rank 1" in page
     assert "copying memory reaches 1.00 GB/s" in page
     assert "median relative error 50%" in page
+    assert "75%" in page  # of linear, with as many threads in all
     assert "src=" not in page  # self-contained
     assert "href=" not in page
 
@@ -94,7 +98,7 @@ def test_markdown_has_a_row_a_line_and_each_reason_once() -> None:
     [
         ("{", "line 1: is not JSON"),
         ('{"benchmark": "dlrm"}', "line 1: is no line of the benchmark 'sharding'"),
-        ('{"benchmark": "sharding", "schema": 0}', "line 1: schema 0; this version reads 2"),
+        ('{"benchmark": "sharding", "schema": 0}', "line 1: schema 0; this version reads 3"),
     ],
 )
 def test_a_line_of_another_kind_is_named(content: str, told: str, tmp_path: Path) -> None:

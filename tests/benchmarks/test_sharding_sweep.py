@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from calibrations import calibration
 from flm_benchmarks.sharding.lines import key_of, read_lines
 from flm_benchmarks.sharding.measure import Work
 from flm_benchmarks.sharding.model import PooledModel, SampleBatch
@@ -14,6 +15,7 @@ from torch import Tensor
 from two_ranks.pool import Ranks
 
 from flm_torchrec.errors import UserError
+from flm_torchrec.planning.calibration import Line, write_calibration
 from flm_torchrec.planning.tables import Table
 from flm_torchrec.training.runtime import Runtime, all_gather
 
@@ -51,6 +53,20 @@ def test_one_command_gives_lines_a_table_and_a_page(
     assert "[2/2] data_parallel dense sparse_dist fp32 batch 8 uniform" in captured.err
     assert "about 0 s left" in captured.err
     assert page.read_text().startswith("<!doctype html>")
+
+
+def test_a_calibration_of_other_ranks_is_refused(
+    tables: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    line = Line()
+    file = tmp_path / "two.json"
+    write_calibration(
+        file, calibration(lookup=line, update=line, dense_update=line, collectives={})
+    )
+    assert main([*tables, "--calibration", str(file)]) == 2
+    assert f"--calibration {file} was measured on 2 cpu ranks, 2 a host, the run has 1 cpu" in (
+        capfd.readouterr().err
+    )
 
 
 def test_a_sweep_is_resumed_where_it_ended(
