@@ -3,7 +3,7 @@
 # make lint       ruff and pyright
 # make peers      install what the quality benchmark compares us with, into .venv-peers
 # make bench-smoke  every benchmark in miniature: that it runs
-# make bench-sharding  the sharding benchmark over all presets on 1 and 2 ranks (an hour; goes on)
+# make bench-sharding  the sharding benchmark over all presets on 1 and 2 ranks (half an hour; goes on)
 # make format     let ruff rewrite what it can
 # make clean      remove build outputs and caches (make clean-venv: the environments too)
 
@@ -69,7 +69,7 @@ bench-sharding: $(STAMP)
 	    test -f $(CALIBRATION) || $$start -m flm_apps.calibrate --out $(CALIBRATION); \
 	    for preset in criteo-small dlrm-v2 equal one-giant many-small; do \
 	        $$start $(SWEEP) $(CALIBRATION) --preset $$preset --pipeline base,sparse_dist \
-	            --batch-size 4096 --ids uniform,zipf --out $(SHARDED)/$$preset.$$ranks.jsonl; \
+	            --ids zipf --out $(SHARDED)/$$preset.$$ranks.jsonl; \
 	    done; \
 	    $$start $(SWEEP) $(CALIBRATION) --preset equal --kernel all --dtype all --pipeline all \
 	        --out $(SHARDED)/everything.$$ranks.jsonl; \

@@ -16,15 +16,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median, stdev
 from typing import Any
 
 import yaml
 from flm_apps import train as train_app
 from flm_apps.run_folder import run_config
 from flm_benchmarks.harness import RESULTS, spread, write_results
-from flm_benchmarks.peers.units import OUT_OF_TIME
+from flm_benchmarks.peers.units import OUT_OF_TIME, SEEDS
 from flm_benchmarks.runs import Runs
 from flm_benchmarks.sharding.memory import peak_bytes
 from flm_benchmarks.text_tower import step_seconds
@@ -48,7 +49,8 @@ MODES: dict[str, dict[str, Any]] = {
     "adapter": {"views.text.mode": "adapter", **FAST},
     "full": {"views.text.mode": "full"},
 }
-FIGURES = ("ndcg@10", "texts_per_s", "steps_per_s", "trainable", "peak_mib")
+NDCG = "ndcg@10"
+SPEEDS = ("texts_per_s", "steps_per_s", "trainable", "peak_mib")
 
 
 def setting(mode: str, *, steps: int, rows: int) -> dict[str, Any]:
@@ -84,7 +86,7 @@ def unit(mode: str, given: Sequence[str], run: Path, *, timed: int) -> dict[str,
     assert text is not None
     (_, ndcg) = read_log(run / "log.jsonl")["validation/ndcg@10"][-1]
     return {
-        "ndcg@10": ndcg,
+        NDCG: ndcg,
         "texts_per_s": text.rows / a_step,
         "steps_per_s": 1 / a_step,
         "step_seconds_quartiles": spread(seconds),
@@ -95,24 +97,24 @@ def unit(mode: str, given: Sequence[str], run: Path, *, timed: int) -> dict[str,
 
 
 def measured(
-    mode: str, runs: Runs, data: Path, file: Path, told: Mapping[str, Any], *, until: float
+    same: Mapping[str, Any], runs: Runs, file: Path, *, until: float
 ) -> dict[str, Any] | None:
-    """The figures of a mode, of a process of its own unless its file is there; None after
-    `until`."""
-    same = {"mode": mode, "version": runs.version, "data": str(data), "setting": dict(told)}
+    """The figures of what `same` names, of a process of its own unless they are in the file; None
+    after `until`."""
     if file.exists():
         found = json.loads(file.read_text(encoding="utf-8"))
-        if found | same == found:
+        if found | dict(same) == found:
             return found
     if time.monotonic() > until:
         return None
     out = file.with_suffix(".new.json")
     run = runs.folder / hashlib.sha256(json.dumps(same).encode()).hexdigest()[:12]
-    command = [sys.executable, "-m", "flm_benchmarks.text_modes", "--only", mode]
-    command += ["--unit", str(out), "--run", str(run), *runs.overrides(data, told, 0)]
+    given = runs.overrides(Path(same["data"]), same["setting"], same["seed"])
+    command = [sys.executable, "-m", "flm_benchmarks.text_modes", "--only", same["mode"]]
+    command += ["--unit", str(out), "--run", str(run), *given]
     file.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(command, check=True)
-    found = same | json.loads(out.read_text(encoding="utf-8"))
+    found = {**same, **json.loads(out.read_text(encoding="utf-8"))}
     with atomic_file(file) as temporary:
         temporary.write_text(json.dumps(found), encoding="utf-8")
     out.unlink()
@@ -120,13 +122,30 @@ def measured(
     return found
 
 
+def over_seeds(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The record of a mode: mean and spread of the quality, the median of all else."""
+    ndcgs = [own[NDCG] for own in found]
+    return {
+        "mode": found[0]["mode"],
+        NDCG: fmean(ndcgs),
+        "spread": stdev(ndcgs) if len(ndcgs) > 1 else None,
+        **{name: median(own[name] for own in found) for name in SPEEDS},
+        "seconds": sum(own["seconds"] for own in found),
+        "runs": list(found),
+        "bounds": [],
+    }
+
+
 def as_text(records: Sequence[Mapping[str, Any]]) -> str:
     """A line a mode."""
-    lines = [f"{'mode':12} {'NDCG@10':>8} {'texts/s':>8} {'steps/s':>8} {'trained':>11} {'MiB':>6}"]
+    quality, speeds = f"{'NDCG@10':>8} +- {'':5} of", f"{'texts/s':>8} {'steps/s':>8}"
+    lines = [f"{'mode':12} {quality} {speeds} {'trained':>11} {'MiB':>6}"]
     for own in records:
-        ndcg, texts, steps, trained, peak = (own[name] for name in FIGURES)
+        texts, steps, trained, peak = (own[name] for name in SPEEDS)
+        spread = " " * 5 if own["spread"] is None else f"{own['spread']:.4f}"[1:]
+        quality = f"{own[NDCG]:8.4f} +- {spread} {len(own['runs']):2}"
         lines.append(
-            f"{own['mode']:12} {ndcg:8.4f} {texts:8.1f} {steps:8.2f} {trained:11,} {peak:6.0f}"
+            f"{own['mode']:12} {quality} {texts:8.1f} {steps:8.2f} {trained:11,} {peak:6.0f}"
         )
     return "\n".join(lines)
 
@@ -153,22 +172,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.unit.write_text(json.dumps(found), encoding="utf-8")
         return 0
     until = time.monotonic() + 60 * args.minutes
-    steps, rows = (4, 4) if args.quick else (args.steps, args.rows)
-    answers = args.work / "quick" if args.quick else args.answers
+    steps, rows, seeds = (4, 4, SEEDS[:1]) if args.quick else (args.steps, args.rows, SEEDS)
+    if args.quick:
+        args.answers = args.work / "quick"
     runs = Runs(config=CONFIG, folder=args.work / "runs")
     more = {key: yaml.safe_load(value) for key, _, value in (g.partition("=") for g in args.given)}
-    records = {}
-    for mode in MODES:
+    by_mode: dict[str, list[dict[str, Any]]] = {mode: [] for mode in MODES}
+    left = []
+    for seed, mode in product(seeds, MODES):
         told = setting(mode, steps=steps, rows=rows) | more
+        same = {"mode": mode, "version": runs.version, "data": str(args.data), "setting": told}
         # Of those that are not asked for, what is there.
         last = until if mode in args.only else float("-inf")
-        records[mode] = measured(mode, runs, args.data, answers / f"{mode}.json", told, until=last)
-    done = [own for own in records.values() if own is not None]
-    print(as_text(done))
+        file = args.answers / f"{mode}.{seed}.json"
+        own = measured({**same, "seed": seed}, runs, file, until=last)
+        if own is not None:
+            by_mode[mode].append(own)
+        elif mode in args.only:
+            left.append(f"{mode} of seed {seed}")
+    records = [over_seeds(own) for own in by_mode.values() if own]
+    print(as_text(records))
     if not args.quick:
-        parts = [{**own, "bounds": []} for own in done]
-        write_results("text_modes", parts, command="python benchmarks/text_modes.py")
-    left = [mode for mode in args.only if records[mode] is None]
+        write_results("text_modes", records, command="python benchmarks/text_modes.py")
     if left:
         print(f"left: {', '.join(left)}; run the same again to go on")
         return OUT_OF_TIME

@@ -58,10 +58,10 @@ class PooledModel(nn.Module):
         """-> losses (1,), scores (B,)."""
         rows = [batch.numbers]
         if self.ebc is not None:
-            pooled = self.ebc(batch.features)
+            pooled = self.ebc(batch.features).to_dict()
             rows += [pooled[name] for name in self.features]
         if self.weighted_ebc is not None:
-            pooled = self.weighted_ebc(batch.weighted)
+            pooled = self.weighted_ebc(batch.weighted).to_dict()
             rows += [pooled[name] for name in self.weighted_features]
         score = self.score(torch.cat(rows, dim=1)).squeeze(1)
         loss = F.binary_cross_entropy_with_logits(score, batch.labels)

@@ -65,8 +65,10 @@ class _Stack(nn.Module):
         # By key: the column order of a KeyedTensor depends on the sharding plan.
         if self.is_even and tuple(pooled.keys()) == self.features:
             return pooled.values().unflatten(1, (len(self.features), self.dim))
+        # By one split: backward, each `pooled[name]` would make zeros as large as all columns.
+        columns = pooled.to_dict()
         rows = zip(self.projections, self.features, strict=True)
-        return torch.stack([project(pooled[name]) for project, name in rows], dim=1)
+        return torch.stack([project(columns[name]) for project, name in rows], dim=1)
 
 
 class SparseView(nn.Module):

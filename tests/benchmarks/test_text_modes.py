@@ -28,12 +28,15 @@ FOUND = {
 def begun(monkeypatch) -> list[str]:
     """The modes of the processes that were started, which do nothing."""
     modes = []
+    monkeypatch.setattr(text_modes, "SEEDS", (0,))
 
     def run(command: list[str], *, check: bool) -> None:
         assert check
         modes.append(command[command.index("--only") + 1])
         Path(command[command.index("--run") + 1]).mkdir(parents=True)
-        Path(command[command.index("--unit") + 1]).write_text(json.dumps(FOUND))
+        (seed,) = (int(told[11:]) for told in command if told.startswith("train.seed="))
+        own = FOUND | {"ndcg@10": 0.125 + 0.01 * seed, "texts_per_s": 40.0 + 3 * seed**2}
+        Path(command[command.index("--unit") + 1]).write_text(json.dumps(own))
 
     monkeypatch.setattr(text_modes.subprocess, "run", run)
     return modes
@@ -61,6 +64,18 @@ def test_a_mode_that_was_measured_is_not_measured_again(
     table(tmp_path, monkeypatch, "--only", "lora", "--steps", "10")
     assert begun[7:] == ["lora"]
     assert not list((tmp_path / "work" / "runs").iterdir())
+
+
+def test_seeds_are_a_mean_with_its_spread(begun: list[str], tmp_path: Path, monkeypatch) -> None:
+    table(tmp_path, monkeypatch, "--only", "lora")
+    monkeypatch.setattr(text_modes, "SEEDS", (0, 1, 2))
+    _, (own,) = table(tmp_path, monkeypatch, "--only", "lora")
+    assert begun == ["lora"] * 3
+    assert own["ndcg@10"] == pytest.approx(0.135)
+    assert own["spread"] == pytest.approx(0.01)
+    assert own["texts_per_s"] == 43.0  # the median
+    assert own["seconds"] == 9.0
+    assert [run["seed"] for run in own["runs"]] == [0, 1, 2]
 
 
 def test_nothing_is_begun_after_the_time(begun: list[str], tmp_path: Path, monkeypatch) -> None:
