@@ -108,11 +108,12 @@ class AdditiveEstimator(ShardEstimator):
         lookup = known.lookup.work_ms(ids=load.ids, size=load.size, table=load.table_bytes)
         update = known.update.work_ms(ids=load.ids, size=load.size, table=load.table_bytes)
         if option.sharding_type == "data_parallel":
+            size = load.table_bytes
             return Perf(
                 fwd_compute=lookup,
                 fwd_comms=0.0,
-                bwd_compute=update + known.dense_update.work_ms(size=load.table_bytes),
-                bwd_comms=line("all_reduce").work_ms(size=load.table_bytes),
+                bwd_compute=update + known.dense_update.work_ms(size=size, table=size),
+                bwd_comms=line("all_reduce").work_ms(size=size),
             )
         ids = line("all_to_all").work_ms(size=load.ids * _ID_BYTES)
         to, back = ways(option.sharding_type)

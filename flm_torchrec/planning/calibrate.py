@@ -45,7 +45,7 @@ _LOOKUPS = (
     *((1_000_000, 16, 1024, 10), (1_000_000, 64, 256, 1), (1_000_000, 64, 1024, 20)),
     *((1_000_000, 128, 4096, 1), (1_000_000, 128, 1024, 10)),
 )
-_DENSE_ROWS = (1_000, 10_000, 100_000)  # of width 64
+_DENSE_ROWS = (1_000, 10_000, 100_000, 1_000_000)  # of width 64
 _EXCHANGED = (2**10, 2**14, 2**17, 2**20, 2**23)  # bytes of a rank's larger tensor
 _PACKAGES = ("torch", "torchrec", "fbgemm-gpu-cpu", "fbgemm-gpu")
 Point = dict[str, Any]
@@ -147,7 +147,7 @@ def _bytes_line(sizes: Sequence[int], wanted: Sequence[float]) -> Line:
 def _dense(clock: Clock, rows: Sequence[int], measured: list[Point]) -> Line:
     """A dense gradient made anew, and the update of all rows by it."""
     optimizer_class, settings = table_optimizer("rowwise_adagrad", 0.01, clock.device)
-    sizes, taken = [], []
+    features, taken = [], []
     for count in rows:
         table = nn.Parameter(torch.zeros(count, 64, device=clock.device))
         optimizer = optimizer_class([table], **settings)
@@ -156,10 +156,12 @@ def _dense(clock: Clock, rows: Sequence[int], measured: list[Point]) -> Line:
             table.grad = torch.zeros_like(table)
             optimizer.step()
 
-        sizes.append(4 * table.numel())
+        size = 4 * table.numel()
+        features.append([1.0, size, far_share(size) * size])
         taken.append(clock.time(step))
-        measured.append({"kind": "dense_update", "bytes": sizes[-1], "ms": taken[-1]})
-    return _bytes_line(sizes, taken)
+        measured.append({"kind": "dense_update", "bytes": size, "ms": taken[-1]})
+    fixed, byte, far = nonnegative(features, taken)
+    return Line(fixed_ms=fixed, byte_ms=byte, far_byte_ms=far)
 
 
 def _exchange(clock: Clock, kind: Collective, sizes: Sequence[int], measured: list[Point]) -> Line:

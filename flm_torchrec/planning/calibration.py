@@ -38,10 +38,14 @@ class Line(Strict):
     id_ms: Rate = 0.0
     far_id_ms: Rate = 0.0  # more an id where its row is far
     byte_ms: Rate = 0.0
+    far_byte_ms: Rate = 0.0  # more a byte where it is far
 
     def work_ms(self, *, ids: float = 0, size: float = 0, table: float = 0) -> float:
         """Without the fixed part: `size` bytes are moved, the rows lie in `table` bytes."""
-        return self.id_ms * ids + self.far_id_ms * far_share(table) * ids + self.byte_ms * size
+        far = far_share(table)
+        return (self.id_ms + self.far_id_ms * far) * ids + (
+            self.byte_ms + self.far_byte_ms * far
+        ) * size
 
     def ms(self, *, ids: float = 0, size: float = 0, table: float = 0) -> float:
         """With the fixed part."""

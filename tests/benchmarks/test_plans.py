@@ -4,15 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from calibrations import calibration
 from flm_benchmarks import plans
 
-from flm_torchrec.planning.calibration import Line
 from flm_torchrec.planning.cluster import Cluster
 from flm_torchrec.planning.request import Request
 from flm_torchrec.planning.tables import Table
 from flm_torchrec.training.placing import SHARDING_TYPES
-from flm_torchrec.training.runtime import Runtime
 
 REQUEST = Request(
     tables=tuple(Table(name=f"t{place}", rows=10 * (place + 1), dim=8) for place in range(4)),
@@ -57,11 +54,3 @@ def test_the_planned_one_is_measured_beside_the_fastest_and_nothing_twice(
     assert plans.main([*given[:5], "2", *given[6:]]) == 0
     again = json.loads(out.read_text().splitlines()[-1])
     assert again["plans"] == len(again["again_ms"]) <= 2
-
-
-def test_plans_are_for_the_machine_that_was_calibrated(alone: Runtime) -> None:
-    of_two_on_cpu = calibration(lookup=Line(), update=Line(), dense_update=Line(), collectives={})
-    changes = {"device": "cuda", "world_size": 1, "local_world_size": 1}
-    known = of_two_on_cpu.model_copy(update=changes)
-    mix = plans.mix_of("many-small", alone, known)
-    assert mix.request.cluster == Cluster(world_size=1, local_world_size=1, device="cuda")

@@ -1,5 +1,6 @@
 """Measuring on one and on two ranks; what comes out is a number above 0, not a certain one."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from flm_torchrec.planning.calibration import COLLECTIVES, Calibration
 from flm_torchrec.planning.cluster import Cluster
 from flm_torchrec.planning.plan import Planned, make_plan
 from flm_torchrec.planning.price import price
-from flm_torchrec.planning.request import Request, meta_collection
+from flm_torchrec.planning.request import Request, cluster_here, meta_collection
 from flm_torchrec.planning.tables import Table
 from flm_torchrec.training.placing import SHARDING_TYPES
 from flm_torchrec.training.runtime import Runtime
@@ -83,3 +84,10 @@ def test_the_plan_of_a_sharded_model_costs_what_the_same_plan_offline_does(
     assert isinstance(plan, Planned)
     assert step_ms == pytest.approx(plan.step_ms)
     assert shards == (2 if kind == "table_wise" else 3)
+
+
+def test_the_cluster_of_a_job_is_of_its_ranks_and_their_device(alone: Runtime) -> None:
+    one = Cluster(world_size=1, local_world_size=1, device="cpu")
+    assert cluster_here(alone) == one
+    on_gpu = replace(alone, device=torch.device("cuda"))
+    assert cluster_here(on_gpu) == replace(one, device="cuda")

@@ -86,9 +86,9 @@ def test_a_value_that_is_not_allowed_is_named(tmp_path):
 
 
 def test_a_line_adds_its_parts():
-    line = Line(fixed_ms=1, id_ms=2, far_id_ms=4, byte_ms=8)
+    line = Line(fixed_ms=1, id_ms=2, far_id_ms=4, byte_ms=8, far_byte_ms=16)
     assert line.ms(ids=1, size=1, table=0) == 11
-    assert line.ms(ids=1, size=1, table=2**40) == 15
+    assert line.ms(ids=1, size=1, table=2**40) == 31
 
 
 def test_rows_are_far_where_a_table_is_larger_than_caches():
