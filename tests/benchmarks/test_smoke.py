@@ -11,7 +11,7 @@ def test_what_keeps_its_figures_keeps_them_in_the_folder_that_is_made_anew(
 ) -> None:
     files: list[Path] = []
 
-    def measured(mode: str, runs: object, data: Path, file: Path, told: object, *, until: float):
+    def measured(same: object, runs: object, file: Path, *, until: float):
         files.append(file)
 
     monkeypatch.setattr(text_modes, "measured", measured)
