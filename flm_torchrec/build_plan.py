@@ -10,7 +10,8 @@ from flm_torchrec.data.dataset import Column, Dataset
 from flm_torchrec.errors import UserError
 from flm_torchrec.planning.calibration import Calibration, fitting_calibration
 from flm_torchrec.planning.cluster import Cluster
-from flm_torchrec.planning.plan import SECONDS, Planned, make_plan
+from flm_torchrec.planning.plan import SECONDS
+from flm_torchrec.planning.planner import plan_model
 from flm_torchrec.planning.request import Request, cluster_here
 from flm_torchrec.planning.tables import Table
 from flm_torchrec.training.placing import AUTO, Planner, table_names
@@ -107,10 +108,7 @@ def run_planner(config: RunConfig, dataset: Dataset, runtime: Runtime) -> Planne
         # On one rank alone, so that the others hear of what is wrong with it.
         calibration = fitting_calibration(path, cluster, option="calibration:")
         request = plan_request(config, dataset, model, cluster, calibration)
-        planned = make_plan(request, seconds=seconds)
-        if not isinstance(planned, Planned):
-            raise UserError(f"no plan shards the tables by {path}: {planned.reason}")
-        return planned.of_model(model)
+        return plan_model(request, model, seconds=seconds, by=f" by {path}")
 
     return plan
 

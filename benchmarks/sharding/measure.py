@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -17,12 +18,11 @@ from flm_benchmarks.sharding.timing import Spread, repeat, repeat_phases
 from flm_benchmarks.sharding.traffic import SentBytes, useful_bytes
 from torch import Tensor, nn
 from torchrec.distributed.comm import get_local_size
-from torchrec.distributed.types import ShardingPlan
 from torchrec.inference.modules import quantize_embeddings
 
 from flm_torchrec.errors import UserError
 from flm_torchrec.planning.calibration import Calibration
-from flm_torchrec.planning.plan import Planned, make_plan
+from flm_torchrec.planning.planner import plan_model
 from flm_torchrec.planning.price import price
 from flm_torchrec.planning.request import Request, cluster_here
 from flm_torchrec.planning.tables import Dtype, Table
@@ -207,13 +207,7 @@ def _planner(request: Request, point: Point, device: torch.device) -> Planner | 
     if request.calibration is None:
         return None
 
-    def plan(model: nn.Module) -> ShardingPlan:
-        planned = make_plan(request)
-        if not isinstance(planned, Planned):
-            raise UserError(f"no plan shards the tables: {planned.reason}")
-        return planned.of_model(model)
-
-    return plan
+    return partial(plan_model, request)
 
 
 def _counted(step: Callable[[], None]) -> float:
