@@ -89,9 +89,17 @@ def torchrun(ranks: int) -> list[str]:
 def in_turn(
     ways: Sequence[Callable[[], float]], *, repeats: int
 ) -> tuple[list[float], list[list[float]]]:
-    """Median seconds of each way and all of them, measured one after another, again and again."""
-    seconds = [[way() for way in ways] for _ in range(1 + repeats)][1:]
-    columns = [list(column) for column in zip(*seconds, strict=True)]
+    """Median seconds of each way and all of them, measured one after another, again and again.
+
+    Each round has an order of its own, the same on all ranks: what comes after a way that fills
+    the caches is slower, and by a fixed order that would always be the same one.
+    """
+    generator = np.random.default_rng(0)
+    columns: list[list[float]] = [[] for _ in ways]
+    for _ in range(1 + repeats):
+        for way in generator.permutation(len(ways)):
+            columns[way].append(ways[way]())
+    columns = [column[1:] for column in columns]  # the first round warms up
     return [median(column) for column in columns], columns
 
 

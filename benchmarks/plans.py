@@ -43,6 +43,7 @@ AGAIN = 4  # of the fastest that are measured in turn with the planner's
 SAMPLES = 512  # of a step, on each rank
 MOST_BYTES = 2**29  # of the tables of a mix
 REPEATS, WARMUP = 30, 5
+TURNS = 10  # times as many repeats where a few percent decide
 _ASKED = 3 + len(SHARDING_TYPES)  # plans that people ask for: they are always measured
 
 
@@ -179,7 +180,7 @@ def compare(name: str, mix: Mix, journal: Journal, *, most: int, repeats: int) -
         medians = {told: ms for told, ms in journal.medians(name).items() if told in plans}
         fastest = sorted((told for told in medians if told != PLANNED), key=medians.__getitem__)
         names = [PLANNED, *fastest[:AGAIN]]
-        again = mix.in_turn([plans[told] for told in names], repeats=repeats)
+        again = mix.in_turn([plans[told] for told in names], repeats=TURNS * repeats)
         journal.add(
             {
                 "mix": name,
