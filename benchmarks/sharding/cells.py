@@ -1,8 +1,10 @@
 """A line of the sharding benchmark as the cells of a table, each figure with its spread."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from flm_benchmarks.sharding.lines import Line, plan_name, ranks_of
+from flm_benchmarks.sharding.lines import Line, machine_key, plan_name, ranks_of
 from flm_benchmarks.sharding.timing import PHASES
 
 SETTING = ("tables", "ranks", "plan", "dtype", "batch", "rows", "pooling", "ids")
@@ -26,6 +28,17 @@ FIGURES = (
 def measured(lines: Sequence[Line]) -> list[Line]:
     """Those with figures."""
     return [line for line in lines if line["status"] == "measured"]
+
+
+def apart_in(lines: Sequence[Line], key: str) -> list[list[Line]]:
+    """Groups of those with figures that differ in `key` of their point alone."""
+    groups: dict[str, list[Line]] = {}
+    for line in measured(lines):
+        setting = line["setting"]
+        rest: dict[str, Any] = {**setting, "point": {**setting["point"], key: None}}
+        kept = json.dumps(rest, sort_keys=True) + machine_key(line["machine"])
+        groups.setdefault(kept, []).append(line)
+    return list(groups.values())
 
 
 def setting_cells(line: Line) -> list[str]:

@@ -1,12 +1,10 @@
 """How a step's time grows with the batch and with the rows of the tables: the page's section."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from flm_benchmarks.sharding.cells import measured, median_ms, named, short, step_time
-from flm_benchmarks.sharding.lines import Line, machine_key, plan_name, ranks_of
+from flm_benchmarks.sharding.cells import apart_in, median_ms, named, short, step_time
+from flm_benchmarks.sharding.lines import Line, plan_name, ranks_of
 from flm_benchmarks.sharding.plot import Place, plot, series_keys
 
 from flm_torchrec.evaluation.charts import grid
@@ -83,14 +81,9 @@ def growth(lines: Sequence[Line]) -> Markup:
 
 def _series(lines: Sequence[Line], key: str) -> dict[str, list[Line]]:
     """Lines that differ in `key` of their point alone, in its order, by a name."""
-    groups: dict[str, list[Line]] = {}
-    for line in measured(lines):
-        setting = line["setting"]
-        rest: dict[str, Any] = {**setting, "point": {**setting["point"], key: None}}
-        if setting["point"][key] is not None:
-            kept = json.dumps(rest, sort_keys=True) + machine_key(line["machine"])
-            groups.setdefault(kept, []).append(line)
-    series = [sorted(own, key=lambda line: _value(line, key)) for own in groups.values()]
+    given = [line for line in lines if line["setting"]["point"][key] is not None]
+    groups = apart_in(given, key)
+    series = [sorted(own, key=lambda line: _value(line, key)) for own in groups]
     return named((_name(own[0], key), own) for own in series)
 
 

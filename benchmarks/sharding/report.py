@@ -22,6 +22,7 @@ from flm_benchmarks.sharding.sections import (
     scaling,
     without_figures,
 )
+from flm_benchmarks.sharding.swaps import swapped
 
 from flm_torchrec.errors import UserError, app
 from flm_torchrec.evaluation.page import Markup, page, text, tiles
@@ -40,7 +41,7 @@ def render(lines: Sequence[Line]) -> str:
     """The whole page of at least one line."""
     body = [_summary(lines), Markup(f"<p>{text(NOTE)}</p>")]
     if found := measured(lines):
-        parts = (by_plan, ablation, scaling, growth, predictions, roofline)
+        parts = (by_plan, ablation, swapped, scaling, growth, predictions, roofline)
         body += [part(found) for part in parts]
         body.append(everything(found))
     return page("Embedding sharding", [*body, without_figures(lines), *circumstances(lines)])

@@ -8,6 +8,7 @@ from flm_benchmarks.sharding.lines import read_lines
 from flm_benchmarks.sharding.markdown import as_markdown
 from flm_benchmarks.sharding.plot import Place, plot, series_keys
 from flm_benchmarks.sharding.report import main
+from flm_benchmarks.sharding.swaps import swapped, swaps
 from sharding_lines import MACHINE, line, write
 
 from flm_torchrec.errors import UserError
@@ -50,6 +51,7 @@ def test_the_page_of_several_jobs_has_every_chart_with_its_numbers(tmp_path: Pat
     for head in (
         "Step time by plan",
         "What each optimisation adds",
+        "One option for another",
         "Scaling by world size",
         "Growth",
         "Predicted against measured",
@@ -70,6 +72,25 @@ def test_the_page_of_several_jobs_has_every_chart_with_its_numbers(tmp_path: Pat
     assert "75%" in page  # of linear, with as many threads in all
     assert "src=" not in page  # self-contained
     assert "href=" not in page
+
+
+def test_an_option_is_compared_over_lines_that_differ_in_it_alone() -> None:
+    lines = [
+        line("table_wise", pipeline="base", seconds=0.02),
+        line("table_wise", seconds=0.01),
+        line("row_wise", pipeline="base", seconds=0.03),
+        line("row_wise", seconds=0.06),
+        line("row_wise", pipeline="base", seconds=0.03, world_size=1),  # has no other
+        line("auto", seconds=0.01),  # nor has this
+        line("grid_shard", pipeline="base", status="failed"),
+    ]
+    for each in lines[:4]:
+        each["setting"]["point"]["dtype"] = "fp16"  # never without the usual one
+    (swap,) = swaps(lines)
+    assert (swap.what, swap.value, swap.ranks) == ("pipeline", "sparse_dist", "2 ranks")
+    assert swap.ratios == pytest.approx([0.5, 2.0])
+    assert "0.50 to 2.00x" in swapped(lines)
+    assert "No two lines differ" in swapped(lines[4:])
 
 
 def test_the_last_of_equal_lines_counts(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
