@@ -124,17 +124,14 @@ def _sent(rank: Mapping[str, float]) -> str:
 REASONS = ("reason", "status", "points", "of them")
 
 
-def reasons(lines: Sequence[Line]) -> list[list[str]]:
-    """Of the lines without figures, each reason once with all that it concerns."""
-    found: dict[tuple[str, str], list[Line]] = {}
+def reasons(lines: Sequence[Line]) -> list[tuple[str, str, list[str]]]:
+    """Of the lines without figures, each reason once, with its status and all it concerns."""
+    found: dict[tuple[str, str], list[str]] = {}
     for line in lines:
         if line["status"] != "measured":
             rank = f" on rank {line['rank']}" if "rank" in line else ""
-            found.setdefault((line["reason"], line["status"] + rank), []).append(line)
-    return [
-        [reason, status, str(len(own)), "; ".join(dict.fromkeys(map(_brief, own)))]
-        for (reason, status), own in found.items()
-    ]
+            found.setdefault((line["reason"], line["status"] + rank), []).append(_brief(line))
+    return [(reason, status, points) for (reason, status), points in found.items()]
 
 
 def _brief(line: Line) -> str:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from flm_benchmarks.sharding.cells import apart_in, median_ms, named, short, step_time
 from flm_benchmarks.sharding.lines import Line, plan_name, ranks_of
-from flm_benchmarks.sharding.plot import Place, plot, series_keys
+from flm_benchmarks.sharding.plot import Place, plot
 
 from flm_torchrec.evaluation.charts import grid
-from flm_torchrec.evaluation.page import Markup, legend, section, table
+from flm_torchrec.evaluation.page import Markup, section, table
 from flm_torchrec.planning.fit import nonnegative
 
 _WHAT = {"batch_size": "batch", "rows": "rows of each table"}
@@ -63,10 +63,7 @@ def growth(lines: Sequence[Line]) -> Markup:
         if not series:
             continue
         axes = (axis, "ms a step")
-        figures += [
-            plot(f"Step time by {axis}", "median", series, axes=axes, is_joined=True),
-            legend("", series_keys(series)),
-        ]
+        figures.append(plot(f"Step time by {axis}", "median", series, axes=axes, is_joined=True))
     if not figures:
         note = "No two lines differ in the batch or the rows alone."
         return section("Growth", table((), [[note]]))

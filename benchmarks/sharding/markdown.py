@@ -30,7 +30,8 @@ def as_markdown(lines: Sequence[Line]) -> str:
         if remark := busy(found):
             told.append(f"Beware: {remark}.")
     if without := reasons(lines):
-        told.append(_table(REASONS, without))
+        rows = [[why, status, str(len(of)), "; ".join(of)] for why, status, of in without]
+        told.append(_table(REASONS, rows))
     return "\n\n".join(told) + "\n"
 
 

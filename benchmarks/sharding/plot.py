@@ -6,9 +6,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from flm_torchrec.evaluation.charts import WIDTH
-from flm_torchrec.evaluation.page import Markup, number, text
+from flm_torchrec.evaluation.page import Markup, legend, text
 
-_LEFT, _RIGHT, _TOP, _HEIGHT = 62, 14, 12, 190
+_LEFT, _RIGHT, _TOP, _HEIGHT = 44, 14, 24, 190
 _KINDS = 6  # colours that the page has
 
 
@@ -31,7 +31,8 @@ def plot(
 ) -> Markup:
     """Series of positive points, at least one in all; `limit` is a line that none should cross.
 
-    A joined series has lines between its points, in their order.
+    A joined series has lines between its points, in their order. The names of several series stand
+    below; colours come again with a ring, and dashed.
     """
     every = [place[:2] for places in series.values() for place in places] + list(limit)
     low = [min(_log(point[axis]) for point in every) for axis in (0, 1)]
@@ -46,11 +47,14 @@ def plot(
         )
 
     body = _frame(low, high, axes)
-    body += "".join(_segment(at(*a), at(*b), dashed=True) for a, b in pairwise(limit))
+    body += "".join(_segment(at(*a), at(*b), "curve", dashed=True) for a, b in pairwise(limit))
     for place, points in enumerate(series.values()):
         ring = ' stroke="var(--ink)" stroke-width="1.5"' if place >= _KINDS else ""
         if is_joined:
-            body += "".join(_segment(at(*a[:2]), at(*b[:2])) for a, b in pairwise(points))
+            kind, again = f"curve line-{place % _KINDS}", place >= _KINDS
+            body += "".join(
+                _segment(at(*a[:2]), at(*b[:2]), kind, dashed=again) for a, b in pairwise(points)
+            )
         for point in points:
             x, y = at(point.x, point.y)
             body += (
@@ -60,12 +64,12 @@ def plot(
     return Markup(
         f"<figure><figcaption>{text(caption)} <span>{text(remark)}</span></figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {bottom + 34}" role="img" aria-label="{text(caption)}">'
-        f"{body}</svg></figure>"
+        f"{body}</svg>{legend('', _keys(series)) if len(series) > 1 else ''}</figure>"
     )
 
 
-def series_keys(series: Mapping[str, Sequence[Place]]) -> list[tuple[str, str]]:
-    """The class and name of each series, for the legend; colours come again with a ring."""
+def _keys(series: Mapping[str, Sequence[Place]]) -> list[tuple[str, str]]:
+    """The class and name of each series."""
     return [
         (f"group-{place % _KINDS}", name if place < _KINDS else f"{name} (ringed)")
         for place, name in enumerate(series)
@@ -76,17 +80,19 @@ def _log(value: float) -> float:
     return math.log10(value)
 
 
-def _segment(start: tuple[float, float], end: tuple[float, float], *, dashed: bool = False) -> str:
+def _segment(
+    start: tuple[float, float], end: tuple[float, float], kind: str, *, dashed: bool
+) -> str:
     dashes = ' stroke-dasharray="4 3"' if dashed else ""
     return (
-        f'<polyline class="curve"{dashes} points="{start[0]:.1f},{start[1]:.1f} '
+        f'<polyline class="{kind}"{dashes} points="{start[0]:.1f},{start[1]:.1f} '
         f'{end[0]:.1f},{end[1]:.1f}"/>'
     )
 
 
 def _frame(low: Sequence[float], high: Sequence[float], axes: tuple[str, str]) -> str:
     right, bottom = WIDTH - _RIGHT, _TOP + _HEIGHT
-    ends = [[number(10 ** value[axis]) for value in (low, high)] for axis in (0, 1)]
+    ends = [[_tick(10 ** value[axis]) for value in (low, high)] for axis in (0, 1)]
     sides = "".join(
         f'<line class="rule" x1="{_LEFT}" x2="{right}" y1="{y}" y2="{y}"/>'
         f'<text x="{_LEFT - 6}" y="{y + 4}" text-anchor="end">{label}</text>'
@@ -97,5 +103,13 @@ def _frame(low: Sequence[float], high: Sequence[float], axes: tuple[str, str]) -
         f'<text x="{right}" y="{bottom + 16}" text-anchor="end">{ends[0][1]}</text>'
         f'<text x="{(_LEFT + right) / 2}" y="{bottom + 30}" text-anchor="middle">'
         f"{text(axes[0])} &rarr;</text>"
-        f'<text x="{_LEFT}" y="{_TOP - 2}">&uarr; {text(axes[1])}</text>'
+        f'<text x="{_LEFT}" y="{_TOP - 10}">&uarr; {text(axes[1])}</text>'
     )
+
+
+def _tick(value: float) -> str:
+    """Three digits: 0.0198, 2, 47.3k, 175M."""
+    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * unit:
+            return f"{float(f'{value:.3g}') / unit:g}{letter}"
+    return f"{value:.3g}"

@@ -19,15 +19,17 @@ from flm_benchmarks.sharding.cells import (
     step_time,
 )
 from flm_benchmarks.sharding.lines import Line, busy, machine_key, plan_name, ranks_of
-from flm_benchmarks.sharding.plot import Place, plot, series_keys
+from flm_benchmarks.sharding.plot import Place, plot
 from flm_benchmarks.sharding.point import ABLATION
 
 from flm_torchrec.evaluation.charts import bars, grid
-from flm_torchrec.evaluation.page import Markup, bold, legend, section, subtitle, table
+from flm_torchrec.evaluation.page import Markup, bold, folded, section, table, text
 from flm_torchrec.planning.fit import median_error, rank_correlation
 
 Cases = Mapping[str, Sequence[Line]]
 FEW = 30  # repeats below which a percentile says little
+_OPEN = 40  # rows of a table that are shown at once
+_CUT = 4  # times the fastest step, where its bar is cut
 
 
 def cases(lines: Sequence[Line], *, with_ranks: bool) -> dict[str, list[Line]]:
@@ -57,13 +59,14 @@ def by_plan(lines: Sequence[Line]) -> Markup:
     for label, own in cases(lines, with_ranks=True).items():
         ranked = sorted(own, key=median_ms)
         values = [(_short_plan(line), median_ms(line)) for line in ranked]
-        figures.append(bars(label, "ms a step, median", values, ours=values[0][0]))
+        most = _CUT * values[0][1]
+        figures.append(bars(label, "ms a step, median", values, ours=values[0][0], most=most))
         rows += [
             [label, _short_plan(line), plan_name(line), step_time(line), _times(line, ranked[0])]
             for line in ranked
         ]
     head = ["case", "bar", "plan", FIGURES[0], "of the fastest"]
-    return section("Step time by plan", grid(figures), table(head, rows, numbers=(3, 4)))
+    return section("Step time by plan", grid(figures), _table(head, _once(rows), numbers=(3, 4)))
 
 
 def scaling(lines: Sequence[Line]) -> Markup:
@@ -78,7 +81,7 @@ def scaling(lines: Sequence[Line]) -> Markup:
         for name, found in several.items():
             sizes = sorted(found)
             first = _rate(found[sizes[0]]) / sizes[0]
-            series[name] = [
+            series[_short_plan(found[sizes[0]])] = [
                 Place(size, _rate(found[size]), f"{name}, {ranks_of(found[size])}")
                 for size in sizes
             ]
@@ -90,12 +93,14 @@ def scaling(lines: Sequence[Line]) -> Markup:
                 rows.append([label, name, size, threads, told, share])
         if series:
             axes = ("ranks", "samples/s")
-            figures += [plot(label, "same batch", series, axes=axes, is_joined=True), _keys(series)]
+            figures.append(plot(label, "same batch", series, axes=axes, is_joined=True))
     if not rows:
         note = table((), [["No plan was measured at more than one number of ranks."]])
         return section("Scaling by world size", note)
     head = ["case", "plan", "ranks", "threads of each", "samples/s", "of linear"]
-    return section("Scaling by world size", grid(figures), table(head, rows, numbers=(2, 3, 4, 5)))
+    return section(
+        "Scaling by world size", grid(figures), _table(head, _once(rows), numbers=(2, 3, 4, 5))
+    )
 
 
 def predictions(lines: Sequence[Line]) -> Markup:
@@ -120,8 +125,8 @@ def predictions(lines: Sequence[Line]) -> Markup:
     diagonal = [(low, low), (high, high)]
     return section(
         "Predicted against measured",
-        grid([plot("Step time", remark, series, axes=axes, limit=diagonal), _keys(series)]),
-        table([*SETTING, "predicted ms", FIGURES[0], "predicted / measured"], rows),
+        grid([plot("Step time", remark, series, axes=axes, limit=diagonal)]),
+        _table([*SETTING, "predicted ms", FIGURES[0], "predicted / measured"], rows),
     )
 
 
@@ -151,48 +156,47 @@ def roofline(lines: Sequence[Line]) -> Markup:
     head = [*SETTING, "MB a step", "table GB/s", "copy GB/s", "of copy speed"]
     return section(
         "Roofline: table traffic under the speed of copying",
-        grid([plot("Table traffic", remark, series, axes=axes, limit=limit), _keys(series)]),
-        table(head, rows),
+        grid([plot("Table traffic", remark, series, axes=axes, limit=limit)]),
+        _table(head, rows),
     )
 
 
 def ablation(lines: Sequence[Line]) -> Markup:
     """What each optimisation adds to those before it, also where it adds nothing."""
-    body = []
+    title, figures, rows = "What each optimisation adds", [], []
     for label, own in cases(lines, with_ranks=True).items():
         found = {plan_name(line): line for line in own}
         steps = [(name, found.get(" ".join(plan))) for name, *plan in ABLATION]
         if sum(line is not None for _, line in steps) < 2:
             continue
-        rows, before, first = [], None, None
+        before, first = None, None
         for name, line in steps:
             if line is None:
-                rows.append([name, "not measured", None, None])
+                rows.append([label, name, "not measured", None, None])
                 continue
             gains = [None if other is None else _times(other, line) for other in (before, first)]
-            rows.append([name, step_time(line), *gains])
+            rows.append([label, name, step_time(line), *gains])
             before, first = line, first or line
         values = [(name, median_ms(line)) for name, line in steps if line is not None]
-        head = ["", FIGURES[0], "faster than the row above", "than the first"]
-        body += [
-            subtitle(label),
-            grid([bars(label, "ms a step, median", values)]),
-            table(head, rows, numbers=(1, 2, 3)),
-        ]
-    if not body:
-        body = [table((), [["Too few of its steps were measured; --ablation measures them."]])]
-    return section("What each optimisation adds", *body)
+        figures.append(bars(label, "ms a step, median", values))
+    if not rows:
+        note = "Too few of its steps were measured; --ablation measures them."
+        return section(title, table((), [[note]]))
+    head = ["case", "", FIGURES[0], "faster than the row above", "than the first"]
+    return section(title, grid(figures), _table(head, _once(rows), numbers=(2, 3, 4)))
 
 
 def everything(lines: Sequence[Line]) -> Markup:
     """Every figure of every line."""
     rows = [setting_cells(line) + figure_cells(line) for line in measured(lines)]
-    return section("All figures", table([*SETTING, *FIGURES], rows))
+    return section("All figures", _table([*SETTING, *FIGURES], rows))
 
 
 def without_figures(lines: Sequence[Line]) -> Markup:
     """What could not be measured, and why."""
-    rows = reasons(lines) or [["everything was measured", "", "", ""]]
+    rows = [
+        [reason, status, len(points), _points(points)] for reason, status, points in reasons(lines)
+    ] or [["everything was measured", "", "", ""]]
     return section("Not measured", table(REASONS, rows, numbers=(2,)))
 
 
@@ -224,13 +228,30 @@ def circumstances(lines: Sequence[Line]) -> list[Markup]:
         section("Machine and versions", *body, table((), notes)),
         section(
             "Tables",
-            table(["of", "table", "rows", "width", "ids a bag"], rows, numbers=(2, 3, 4)),
+            _table(["of", "table", "rows", "width", "ids a bag"], rows, numbers=(2, 3, 4)),
         ),
     ]
 
 
-def _keys(series: Mapping[str, Sequence[Place]]) -> Markup:
-    return legend("", series_keys(series))
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]], **kinds: Any) -> Markup:
+    """A table that is folded where it is long."""
+    whole = table(head, rows, **kinds)
+    return whole if len(rows) <= _OPEN else folded(f"table of {len(rows)} rows", whole)
+
+
+def _once(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """With the first cell of a row empty where the row above has the same."""
+    before = [None, *(row[0] for row in rows[:-1])]
+    return [
+        ["" if row[0] == last else row[0], *row[1:]] for row, last in zip(rows, before, strict=True)
+    ]
+
+
+def _points(names: Sequence[str]) -> str:
+    """One as it is, of several the first, with all where a reader asks for them."""
+    if len(names) == 1:
+        return names[0]
+    return folded(f"{names[0]}, and {len(names) - 1} more", Markup(text("; ".join(names[1:]))))
 
 
 def _spread(values: Mapping[str, float], factor: float) -> str:
@@ -261,6 +282,7 @@ _SHORT = {
     "fused_uvm": "uvm",
     "fused_uvm_caching": "cache",
     "key_value": "kv",
+    "quant": "int",
     "fused_sparse_dist": "fsd",
     "semi_sync": "semi",
     "prefetch": "pre",

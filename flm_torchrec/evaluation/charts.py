@@ -19,24 +19,39 @@ def _figure(caption: str, remark: str, height: float, body: str) -> Markup:
 
 
 def bars(
-    caption: str, remark: str, values: Sequence[tuple[str, float]], *, ours: str | None = None
+    caption: str,
+    remark: str,
+    values: Sequence[tuple[str, float]],
+    *,
+    ours: str | None = None,
+    most: float | None = None,
 ) -> Markup:
-    """One bar a (name, value), from zero, in colour: all, or the one named `ours`."""
+    """One bar a (name, value), from zero, in colour: all, or the one named `ours`.
+
+    Longer ones than `most` are cut there, with a gap: they would leave no room for the others.
+    """
     longest = max((abs(value) for _, value in values), default=0.0) or 1.0
+    longest = longest if most is None else min(longest, most)
     left, row = 92, 26
     room = WIDTH - left - 58
     body = []
     for place, (name, value) in enumerate(values):
         y = place * row
-        length = max(1.0, room * abs(value) / longest)
+        length = max(1.0, room * min(1.0, abs(value) / longest))
         kind = "ours" if ours in (None, name) else "theirs"
         body.append(
             f'<text x="{left - 8}" y="{y + 17}" text-anchor="end">{text(name)}</text>'
             f'<rect class="{kind}" x="{left}" y="{y + 4}" width="{length:.1f}" height="18" rx="3">'
             f"<title>{text(name)}: {number(value)}</title></rect>"
+            f"{_gap(left + 0.8 * room, y) if abs(value) > longest else ''}"
             f'<text class="value" x="{left + length + 7:.1f}" y="{y + 17}">{number(value)}</text>'
         )
     return _figure(caption, remark, len(values) * row, "".join(body))
+
+
+def _gap(x: float, y: float) -> str:
+    corners = f"{x:.0f},{y + 23} {x + 6:.0f},{y + 3} {x + 11:.0f},{y + 3} {x + 5:.0f},{y + 23}"
+    return f'<polygon class="break" points="{corners}"/>'
 
 
 def thinned(points: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:

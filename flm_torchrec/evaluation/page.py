@@ -25,7 +25,7 @@ main { max-width: 1060px; margin: 0 auto; padding: 32px 20px 64px; }
 h1 { font-size: 26px; line-height: 1.2; margin: 0 0 20px; overflow-wrap: anywhere; }
 h2 { font-size: 18px; margin: 36px 0 12px; }
 h3 { font-size: 14px; margin: 20px 0 8px; color: var(--soft); font-weight: 600; }
-section > .card, .tiles > div { background: var(--card); border: 1px solid var(--line);
+.card, .tiles > div { background: var(--card); border: 1px solid var(--line);
   border-radius: 10px; }
 .card { padding: 6px 16px; overflow-x: auto; }
 .card + .grid { margin-top: 12px; }
@@ -35,13 +35,16 @@ section > .card, .tiles > div { background: var(--card); border: 1px solid var(-
 .tiles strong { display: block; font-size: 26px; font-weight: 650; line-height: 1.25; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: 7px 12px 7px 0; text-align: left; border-bottom: 1px solid var(--line);
-  white-space: nowrap; }
+  white-space: nowrap; vertical-align: top; }
 th { color: var(--soft); font-weight: 600; font-size: 13px; }
 tr:last-child > td { border-bottom: 0; }
-td.wide { white-space: normal; overflow-wrap: anywhere; }
+td.wide, td details { white-space: normal; overflow-wrap: anywhere; }
 th.number, td.number { text-align: right; }
 th.ours, td.ours { background: var(--wash); }
 b { font-weight: 750; }
+summary { cursor: pointer; color: var(--soft); }
+section > details { margin-top: 12px; }
+section > details > summary { font-size: 13px; margin-bottom: 6px; }
 .good, .tiles .good { color: var(--good); font-weight: 650; }
 .bad, .tiles .bad { color: var(--bad); font-weight: 650; }
 .grid { display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); }
@@ -53,6 +56,7 @@ svg { display: block; width: 100%; height: auto; }
 svg text { fill: var(--soft); font: 12px system-ui, sans-serif;
   font-variant-numeric: tabular-nums; }
 svg text.value { fill: var(--ink); }
+svg .break { fill: var(--card); }
 svg .rule { stroke: var(--line); stroke-width: 1; }
 svg .curve { fill: none; stroke: var(--ours); stroke-width: 2; stroke-linejoin: round; }
 svg .dot { fill: var(--ours); stroke: var(--card); stroke-width: 2; }
@@ -62,6 +66,9 @@ svg circle[class^="group-"] { fill-opacity: 0.8; }
 svg .group-0 { fill: var(--g0); } svg .group-1 { fill: var(--g1); }
 svg .group-2 { fill: var(--g2); } svg .group-3 { fill: var(--g3); }
 svg .group-4 { fill: var(--g4); } svg .group-5 { fill: var(--g5); }
+svg .line-0 { stroke: var(--g0); } svg .line-1 { stroke: var(--g1); }
+svg .line-2 { stroke: var(--g2); } svg .line-3 { stroke: var(--g3); }
+svg .line-4 { stroke: var(--g4); } svg .line-5 { stroke: var(--g5); }
 .legend { color: var(--soft); font-size: 13px; margin: 0 0 10px; }
 .legend span { margin-left: 14px; white-space: nowrap; }
 .legend svg { display: inline-block; width: 10px; margin-right: 5px; }
@@ -75,13 +82,14 @@ class Markup(str):
 
 
 def number(value: float) -> str:
-    """Four significant digits or so, as people write them: .0711, 1.029, 12,345."""
+    """Four significant digits or so, as people write them: 0.0711, 1.029, 12,345."""
     if isinstance(value, int):
         return f"{value:,}"
     size = abs(value)
     if size != 0 and (size < 1e-3 or size >= 1e6):
         return f"{value:.3g}"
-    return f"{value:,.4f}" if size < 10 else f"{value:,.1f}"
+    decimals = sum(size < limit for limit in (1, 10, 100, 1000))
+    return f"{value:,.{decimals}f}"
 
 
 def text(value: Any) -> str:
@@ -138,6 +146,11 @@ def table(
     top = f"<thead>{line('th', head)}</thead>" if head else ""
     body = "".join(line("td", row) for row in rows)
     return Markup(f'<div class="card"><table>{top}<tbody>{body}</tbody></table></div>')
+
+
+def folded(summary: str, body: Markup) -> Markup:
+    """`body`, which is shown where a reader asks for it."""
+    return Markup(f"<details><summary>{text(summary)}</summary>{body}</details>")
 
 
 def tiles(entries: Iterable[tuple[str, Any, Any]]) -> Markup:

@@ -6,8 +6,9 @@ import pytest
 from flm_benchmarks.sharding.growth import growth, growths
 from flm_benchmarks.sharding.lines import read_lines
 from flm_benchmarks.sharding.markdown import as_markdown
-from flm_benchmarks.sharding.plot import Place, plot, series_keys
+from flm_benchmarks.sharding.plot import Place, plot
 from flm_benchmarks.sharding.report import main
+from flm_benchmarks.sharding.sections import by_plan, without_figures
 from flm_benchmarks.sharding.swaps import swapped, swaps
 from sharding_lines import MACHINE, line, write
 
@@ -135,14 +136,36 @@ def test_an_empty_file_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]
 
 def test_a_plot_of_one_point_stands_within_its_frame() -> None:
     drawn = plot("one", "", {"a": [Place(1, 5, "it")]}, axes=("x", "y"))
-    assert 'cx="62.0"' in drawn
+    assert 'cx="44.0"' in drawn  # at the left
     assert "nan" not in drawn
+    assert "legend" not in drawn  # a single series needs no name
 
 
 def test_more_series_than_colours_are_told_apart() -> None:
-    keys = series_keys({str(place): [] for place in range(8)})
-    assert len(set(keys)) == 8
-    assert keys[6] == ("group-0", "6 (ringed)")
+    series = {f"s{place}": [Place(1, 5, "a"), Place(2, 99_960 + place, "b")] for place in range(8)}
+    drawn = plot("many", "", series, axes=("x", "y"), is_joined=True)
+    assert ">s0<" in drawn
+    assert ">s6 (ringed)<" in drawn
+    assert drawn.count("stroke-dasharray") == 2  # as their lines are
+    assert ">100k<" in drawn  # the end of an axis, in three digits
+
+
+def test_a_long_table_is_folded_and_tells_a_case_once() -> None:
+    lines = [line("table_wise", seconds=0.01 + number / 1e4) for number in range(50)]
+    for number, each in enumerate(lines):
+        each["setting"]["seed"] = number
+    drawn = by_plan(lines)
+    assert "<summary>table of 50 rows</summary>" in drawn
+    assert drawn.count('<td class="wide">small, fp32') == 1
+    assert "<details>" not in by_plan(lines[:40])
+
+
+def test_all_points_of_a_reason_can_be_unfolded() -> None:
+    lines = [line(kind, status="failed") for kind in ("row_wise", "grid_shard", "auto")]
+    drawn = without_figures(lines)
+    assert "row_wise fused sparse_dist fp32" in drawn
+    assert "and 2 more</summary>" in drawn
+    assert "auto fused sparse_dist fp32" in drawn
 
 
 def grown(*, batch: int = 64, rows: int | None = None, ms: float) -> dict[str, Any]:

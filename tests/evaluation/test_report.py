@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flm_torchrec.errors import UserError
-from flm_torchrec.evaluation.charts import thinned
+from flm_torchrec.evaluation.charts import bars, thinned
 from flm_torchrec.evaluation.item_map import ITEM_MAP, item_map, write_item_map
 from flm_torchrec.evaluation.report import read_log, write_report
 
@@ -127,7 +127,7 @@ def test_a_section_whose_key_is_absent_is_left_out(tmp_path, left_out):
 def test_the_best_of_each_metric_is_bold_whichever_way_is_better(tmp_path):
     write_report(tmp_path, REPORT)
     # Ours ranks and tells likes best, the bias model rates best; coverage is not judged.
-    assert read_page(tmp_path).bold == ["0.1235", "0.7900", "1.0200"]
+    assert read_page(tmp_path).bold == ["0.1235", "0.7900", "1.020"]
 
 
 def test_every_metric_that_is_judged_has_bars(tmp_path):
@@ -223,6 +223,16 @@ def test_a_long_curve_is_thinned_by_means():
     points = thinned([(step, float(step % 2)) for step in range(10_000)])
     assert len(points) <= 300
     assert {value for _, value in points} == {0.5}
+
+
+def test_bars_that_would_leave_no_room_for_the_others_are_cut():
+    values = [("a", 2.0), ("b", 4.0), ("c", 800.0)]
+    drawn = bars("some", "", values, most=8.0)
+    widths = [float(width) for width in re.findall(r'width="([\d.]+)"', drawn)]
+    assert widths == pytest.approx([42.5, 85, 170])
+    assert drawn.count('class="break"') == 1
+    assert ">800.0<" in drawn
+    assert "break" not in bars("some", "", values)
 
 
 def test_a_report_that_is_read_and_written_again_stays_the_same(tmp_path):

@@ -31,8 +31,8 @@ def test_figures_of_the_views_stand_in_a_table_and_fusion_weights_as_bars():
     rows = [words(row)[:3] for row in re.findall("<tr>.*?</tr>", html)]
     assert rows == [
         ["features", "title"],
-        ["effective_rank", "45.6", "2.1000"],
-        ["uniformity", "-3.2000", "-0.0100"],
+        ["effective_rank", "45.60", "2.100"],
+        ["uniformity", "-3.200", "-0.0100"],
         ["recall@10", "&ndash;", "0.9800"],
         ["fusion_weight", "0.6000", "&ndash;"],
     ]
