@@ -18,7 +18,6 @@ from typing import Any
 
 from flm_apps.run_folder import read_report
 from flm_apps.trained import load_run
-from flm_benchmarks.ablation import error_of_gain
 from flm_benchmarks.harness import last_parts, write_results
 from flm_benchmarks.ours import CONFIGS
 from flm_benchmarks.peers.units import OUT_OF_TIME, SEEDS, OutOfTimeError
@@ -103,14 +102,18 @@ def part(at: Place, sharding: str, seeds: Sequence[int]) -> dict[str, Any]:
 
 
 def way(name: str, told: Sequence[Mapping[str, Any]], whole: Sequence[float]) -> dict[str, Any]:
-    """Mean and spread over the seeds, and what is gained over fp32."""
+    """Mean and spread over the seeds, and what is gained over fp32 with its standard error.
+
+    Runs of a seed begin with the same numbers and see the same batches: they are compared in pairs.
+    """
     own = [float(one[FIGURE]) for one in told]
+    gains = [mine - theirs for mine, theirs in zip(own, whole, strict=True)]
     return {
         "name": name,
         "mean": fmean(own),
         "spread": stdev(own) if len(own) > 1 else None,
-        "gain": fmean(own) - fmean(whole),
-        "gain_error": error_of_gain(own, whole),
+        "gain": fmean(gains),
+        "gain_error": stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else None,
         "runs": list(told),
     }
 
@@ -119,8 +122,8 @@ def as_text(found: Mapping[str, Any]) -> str:
     """A line a way."""
     lines = [f"\n{found['part']}, {found['ranks']} ranks: validation {FIGURE} (gain over fp32)"]
     for row in found["ways"]:
-        error = "" if row["gain_error"] is None else f" +- {row['gain_error']:.4f}"
-        lines.append(f"  {row['name']:<22} {row['mean']:.4f} ({row['gain']:+.4f}{error})")
+        error = "" if row["gain_error"] is None else f" +- {row['gain_error']:.5f}"
+        lines.append(f"  {row['name']:<22} {row['mean']:.4f} ({row['gain']:+.5f}{error})")
     return "\n".join(lines)
 
 
