@@ -39,6 +39,8 @@ def _summary(step: int, path: Path) -> dict[str, Any]:
     """A line of the list; the files are looked at, not read."""
     wrong = damage(path, reads=False)
     marker = path / MARKER
+    if wrong is None and not written(path):
+        wrong = _missing(path)
     if wrong is not None:
         state = f"not whole: {wrong}"
     else:
@@ -136,14 +138,21 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _missing(path: Path) -> str | None:
-    """The first file that is missing of a checkpoint without checksums."""
+    """The first file of a checkpoint without checksums that is missing or too short."""
     if not (path / ".metadata").is_file():
         return ".metadata is missing"
     from flm_torchrec.training.stored import files_of
 
-    return next(
-        (f"{name} is missing" for name in files_of(path) if not (path / name).is_file()), None
-    )
+    try:
+        files = files_of(path)
+    except UserError as error:
+        return str(error)
+    for name, least in files.items():
+        if not (path / name).is_file():
+            return f"{name} is missing"
+        if (size := (path / name).stat().st_size) < least:
+            return f"{name} is damaged: {size} bytes, at least {least} were written"
+    return None
 
 
 def _reshard(arguments: argparse.Namespace) -> int:

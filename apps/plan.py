@@ -6,10 +6,10 @@ The cluster need not exist here. `flm plan calibrate` measures this machine for 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from flm_torchrec.errors import UserError, app
 from flm_torchrec.files import atomic_file
@@ -19,6 +19,8 @@ from flm_torchrec.planning.tables import Table, preset, read_tables
 if TYPE_CHECKING:
     from flm_torchrec.planning.findings import Finding
     from flm_torchrec.planning.request import Request
+
+T = TypeVar("T")
 
 # Nothing heavy is imported before the arguments are read.
 
@@ -113,15 +115,21 @@ def _clusters(asked: argparse.Namespace) -> list[Cluster]:
                 world_size=size,
                 local_world_size=local,
                 device=asked.device,
-                hbm=asked.hbm and parse_bytes(asked.hbm, "--hbm"),
-                host_memory=asked.host_memory and parse_bytes(asked.host_memory, "--host-memory"),
-                intra_bandwidth=asked.intra_bandwidth
-                and parse_bandwidth(asked.intra_bandwidth, "--intra-bandwidth"),
-                inter_bandwidth=asked.inter_bandwidth
-                and parse_bandwidth(asked.inter_bandwidth, "--inter-bandwidth"),
+                hbm=_parsed(parse_bytes, asked.hbm, "--hbm"),
+                host_memory=_parsed(parse_bytes, asked.host_memory, "--host-memory"),
+                intra_bandwidth=_parsed(
+                    parse_bandwidth, asked.intra_bandwidth, "--intra-bandwidth"
+                ),
+                inter_bandwidth=_parsed(
+                    parse_bandwidth, asked.inter_bandwidth, "--inter-bandwidth"
+                ),
             )
         )
     return clusters
+
+
+def _parsed(parse: Callable[[str, str], T], text: str | None, option: str) -> T | None:
+    return None if text is None else parse(text, option)
 
 
 def _tables(asked: argparse.Namespace) -> tuple[Table, ...] | None:
@@ -145,8 +153,8 @@ def _subject(
         return _Subject(
             name=asked.preset or str(asked.tables),
             tables=tables,
-            batch_size=dict.fromkeys(sizes, asked.batch_size or 1024),
-            types=asked.sharding or "all",
+            batch_size=dict.fromkeys(sizes, 1024 if asked.batch_size is None else asked.batch_size),
+            types="all" if asked.sharding is None else asked.sharding,
             constraints={},
             optimizer=asked.optimizer or "rowwise_adagrad",
             communication="fp32",
@@ -159,7 +167,10 @@ def _subject(
     return _Subject(
         name=asked.config,
         tables=run.tables,
-        batch_size={size: asked.batch_size or run.batch_size(size) for size in sizes},
+        batch_size={
+            size: run.batch_size(size) if asked.batch_size is None else asked.batch_size
+            for size in sizes
+        },
         types=asked.sharding or run.config.sharding.get("default", "auto"),
         constraints={} if asked.sharding else run.own_sharding,
         optimizer=asked.optimizer or run.config.train.sparse.optimizer,
@@ -183,7 +194,7 @@ def _request(asked: argparse.Namespace, subject: _Subject, cluster: Cluster) -> 
         cluster=cluster,
         batch_size=subject.batch_size[cluster.world_size],
         optimizer=subject.optimizer,
-        types=named.get(subject.types, tuple(subject.types.split(","))),
+        types=named.get(subject.types, tuple(kind.strip() for kind in subject.types.split(","))),
         constraints=subject.constraints,
         calibration=None if known is None else read_calibration(known, option=option),
         communication=subject.communication,

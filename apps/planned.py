@@ -49,7 +49,7 @@ def lines(name: str, outcomes: Sequence[Outcome]) -> Iterator[str]:
             yield from _planned(plan)
             yield from _others(outcome)
         yield ""
-        yield from (line for finding in outcome.findings for line in _finding(finding))
+        yield from (line for finding in outcome.findings for line in _finding(finding, plan))
         yield ""
     if len(outcomes) > 1:
         yield from _columns(
@@ -155,10 +155,10 @@ def _families(outcome: Outcome) -> list[tuple[str, str]]:
     ]
 
 
-def _finding(finding: Finding) -> Iterator[str]:
+def _finding(finding: Finding, plan: Planned | NoPlan) -> Iterator[str]:
     yield f"{finding.level}: {finding.text}"
     for remedy in finding.remedies:
-        yield f"  {_remedy(remedy)}"
+        yield f"  {_remedy(remedy, plan)}"
 
 
 def _scaling(outcomes: Sequence[Outcome]) -> list[tuple[int, str, str]]:
@@ -244,7 +244,7 @@ def _curve(points: Sequence[tuple[int, float]]) -> page.Markup:
 def _sections(name: str, outcome: Outcome) -> list[page.Markup]:
     plan = outcome.plan
     told = [page.alarm(plan.reason)] if isinstance(plan, NoPlan) else []
-    rows = [(f.level, f.text, [_remedy(r) for r in f.remedies]) for f in outcome.findings]
+    rows = [(f.level, f.text, [_remedy(r, plan) for r in f.remedies]) for f in outcome.findings]
     sections = [
         page.section(
             f"{outcome.world_size} ranks",
@@ -289,7 +289,9 @@ def _words(parts: dict[str, float]) -> Iterator[tuple[str, float]]:
     return ((_word(name), ms) for name, ms in parts.items())
 
 
-def _remedy(remedy: Remedy) -> str:
+def _remedy(remedy: Remedy, plan: Planned | NoPlan) -> str:
     ms = remedy.step_ms
     does = "still nothing fits" if ms is None else f"fits, a step takes {ms:.3f} ms"
+    if ms is not None and isinstance(plan, Planned) and ms >= plan.step_ms:
+        does += f", no less than the plan's {plan.step_ms:.3f} ms"
     return f"{remedy.change}: {does}"

@@ -9,6 +9,7 @@ Example:
 
 import argparse
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,11 @@ def check_machines(old: Mapping[str, Line], new: Mapping[str, Line]) -> None:
 def check_repeats(lines: Mapping[str, Line], path: Path) -> None:
     """UserError where a line has too few repeats to say anything."""
     for line in lines.values():
-        count = len(line["repeats"][STEP]) if line["status"] == "measured" else LEAST_REPEATS
+        if line["status"] != "measured":
+            continue
+        if not line.get("repeats", {}).get(STEP):
+            raise UserError(f"{path}: {name_of(line)}: has no repeats of a {STEP}")
+        count = len(line["repeats"][STEP])
         if count < LEAST_REPEATS:
             raise UserError(
                 f"{path}: {name_of(line)}: {count} repeats; allowed: {LEAST_REPEATS} or more"
@@ -130,6 +135,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--any-machine", action="store_true", help="also of different machines")
     parser.add_argument("--allowed", type=float, default=ALLOWED, help="slow-down, a share of 1")
     args = parser.parse_args(argv)
+    if not 0 <= args.allowed < math.inf:
+        raise UserError(f"--allowed: {args.allowed}; allowed: 0 or more, as 0.1 for 10%")
     old, new = by_setting(args.old), by_setting(args.new)
     both = [key for key in old if key in new]
     if not both:

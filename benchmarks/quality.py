@@ -209,7 +209,7 @@ def both_stages(at: Place) -> tuple[list[dict], list[dict]]:
     """Stage 1 and 2 as bundled against stage 2 alone, with all of training and with a tenth."""
     whole, records = data_folder(at.data, "ml-100k"), []
     last = write_splits(whole, at.work / "ml-100k", ["last"])["last"].parent.parent
-    for share in (0.1, 1.0):
+    for share in (0.1, 1.0)[: 1 if at.quick else None]:
         name = f"ml-100k-{share:.0%}"
         data = whole if share == 1 else thinned(last, at.work / "data" / name, share)
         split = write_splits(data, at.work / name, ["last"])["last"]
@@ -245,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the suites asked for, as far as the time goes."""
     parser = argparse.ArgumentParser(prog="python benchmarks/quality.py", description=__doc__)
     parser.add_argument("--suite", nargs="+", choices=[*PARTS, "ranking"], default=list(PARTS))
-    parser.add_argument("--quick", action="store_true", help="one setting and one seed each")
+    parser.add_argument("--quick", action="store_true", help="one setting, seed and round each")
     parser.add_argument("--steps", type=int, help="with --quick: of each of our runs, for a try")
     parser.add_argument("--data", type=Path, default=Path("data"), help="of ml-100k and latest")
     parser.add_argument("--work", type=Path, default=Path("data/quality"), help="for all it makes")

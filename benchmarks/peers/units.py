@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,13 @@ def fingerprint(log: SplitLog) -> str:
 
 
 def run_unit(
-    peer: Peer, log: SplitLog, setting: Setting, seed: int, *, with_test: bool
+    peer: Peer,
+    log: SplitLog,
+    setting: Setting,
+    seed: int,
+    *,
+    with_test: bool,
+    most_rounds: float = math.inf,
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """-> figures, and with `with_test` the answers to the test of the round best on validation."""
     begin, best = time.perf_counter(), (-np.inf, 0)
@@ -83,7 +90,7 @@ def run_unit(
                 also = {name: answer(TEST, searching) for name, searching in peer.also.items()}
                 answers = {"answer": answer(TEST)} | also
         seconds = time.perf_counter() - begin
-        if rounds - best[1] >= PATIENCE or seconds > LONGEST:
+        if rounds - best[1] >= PATIENCE or seconds > LONGEST or rounds >= most_rounds:
             break
     figures = {
         **_identity(peer, log, setting, seed, with_test=with_test),
@@ -123,6 +130,7 @@ def unit(
     with_test: bool,
     until: float,
     known: Sequence[dict[str, Any]] = (),
+    most_rounds: float = math.inf,
 ) -> dict[str, Any]:
     """The figures of a unit, run unless its file is there or they are among the `known` ones;
     OutOfTimeError instead after `until`."""
@@ -132,7 +140,9 @@ def unit(
             return found
     if time.monotonic() > until:
         raise OutOfTimeError(f"{file.stem} and what follows it")
-    figures, answers = run_unit(peer, log, setting, seed, with_test=with_test)
+    figures, answers = run_unit(
+        peer, log, setting, seed, with_test=with_test, most_rounds=most_rounds
+    )
     told = np.array(json.dumps(figures))
     file.parent.mkdir(parents=True, exist_ok=True)
     aside = file.with_name(f".{file.stem}.{os.getpid()}.tmp.npz")
@@ -160,19 +170,18 @@ def run_peer(
     further use then.
     """
     done, known, tried = out / f"{name}.json", [], []
+    run = partial(unit, until=until, most_rounds=1 if quick else math.inf)
     if done.exists():
         known = json.loads(done.read_text(encoding="utf-8"))["tried"]
     for setting in settings(grid, quick=quick):
         label = ",".join(f"{key}={value}" for key, value in setting.items()) or "default"
         file = out / "tuning" / f"{name},{label}.npz"
         seed = SEEDS[0]
-        tried.append(
-            unit(file, peer, log, setting, seed, with_test=False, until=until, known=known)
-        )
+        tried.append(run(file, peer, log, setting, seed, with_test=False, known=known))
     chosen = max(tried, key=lambda figures: figures["validation"])
     seeds = SEEDS if peer.is_random and not quick else SEEDS[:1]
     finals = [
-        unit(file, peer, log, chosen["setting"], seed, with_test=True, until=until)
+        run(file, peer, log, chosen["setting"], seed, with_test=True)
         for seed, file in ((seed, out / f"{name}.{seed}.npz") for seed in seeds)
     ]
     told = {"peer": name, "chosen": chosen["setting"], "tried": tried, "finals": finals}
@@ -186,7 +195,7 @@ def parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument("--split", type=Path, required=True, help="the npz of a split")
     parser.add_argument("--out", type=Path, required=True, help="a folder for what they answer")
     parser.add_argument("--grid", help="a section of the file of settings; default: the family's")
-    parser.add_argument("--quick", action="store_true", help="one setting and one seed each")
+    parser.add_argument("--quick", action="store_true", help="one setting, seed and round each")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing after them")
     return parser
 

@@ -2,9 +2,9 @@
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flm_benchmarks.sharding.ids import normal_ids
 from flm_benchmarks.sharding.point import (
@@ -46,7 +46,7 @@ def parser(about: str | None) -> argparse.ArgumentParser:
     made.add_argument("--optimizer", choices=OPTIMIZERS, default=OPTIMIZERS[0])
     made.add_argument("--steps", type=positive, default=30, help="timed repeats of a point")
     made.add_argument("--warmup", type=positive, default=5, help="steps before them")
-    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--seed", type=_seed, default=0, help="of ids and rows")
     made.add_argument("--table-gib", type=float, help="cut a preset to that; by default it fits")
     made.add_argument("--copy-mb", type=positive, default=256, help="tensor that is copied")
     made.add_argument("--out", type=Path, help="the JSON lines; without it they are printed")
@@ -93,6 +93,12 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}; allowed: 1 or more")
     return value
+
+
+def _seed(text: str) -> int:
+    if not 0 <= int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text}; allowed: 0 to {2**31 - 1}")
+    return int(text)
 
 
 def _rows(text: str) -> int | None:
@@ -142,11 +148,18 @@ def _kernels(text: str) -> list[str]:
     return entries
 
 
+_ALLOWED: Mapping[Callable[[str], Any], str] = {
+    positive: "whole numbers of 1 or more",
+    _rows: "own, or whole numbers of 1 or more",
+    _pooling: "own, or numbers above 0",
+}
+
+
 def _each(option: str, text: str, made_of: Callable[[str], T]) -> list[T]:
     values = []
     for entry in _entries(option, text):
         try:
             values.append(made_of(entry))
         except (ValueError, argparse.ArgumentTypeError):
-            raise UserError(f"{option}: '{entry}'; allowed: numbers above 0") from None
+            raise UserError(f"{option}: '{entry}'; allowed: {_ALLOWED[made_of]}") from None
     return values

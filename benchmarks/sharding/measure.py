@@ -25,7 +25,7 @@ from flm_torchrec.planning.calibration import Calibration
 from flm_torchrec.planning.planner import plan_model
 from flm_torchrec.planning.price import price
 from flm_torchrec.planning.request import Request, cluster_here
-from flm_torchrec.planning.tables import Dtype, Table
+from flm_torchrec.planning.tables import WIDTHS, Dtype, Table
 from flm_torchrec.training.placing import AUTO, Planner, auto_planner
 from flm_torchrec.training.runtime import Runtime, all_gather
 from flm_torchrec.training.sharding import describe_plan, shard
@@ -80,6 +80,10 @@ def refused(work: Work, point: Point) -> str | None:
             return f"the rows of --model's tables are {own}, as it makes them"
     if work.build is not None and point.rows is not None:
         return "--model's tables have the rows that it makes them with"
+    uneven = [table for table in work.tables if table.dim % WIDTHS]
+    if uneven and point.trains and point.base_kernel != "dense":
+        told = ", ".join(f"{table.name} is {table.dim} wide" for table in uneven)
+        return f"{told}; FBGEMM's fused tables are multiples of {WIDTHS} wide"
     return None
 
 

@@ -8,6 +8,7 @@ import argparse
 import gc
 import logging
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from flm_torchrec.training.runtime import Runtime, start
 _GIB = 2**30
 # Of the free memory: data-parallel tables are copied to each rank, with a gradient beside.
 _TABLES_SHARE = 0.125
+INTERRUPTED = 130  # as shells tell it
 
 
 def work_of(args: argparse.Namespace, runtime: Runtime) -> Work:
@@ -43,7 +45,8 @@ def work_of(args: argparse.Namespace, runtime: Runtime) -> Work:
         name, build = args.model, load_model(args.model)
         tables = tables_of(build())
     elif args.tables is not None:
-        name, tables = str(args.tables), read_tables(args.tables)
+        # By its name, wherever it lies: the tables themselves are in each line.
+        name, tables = args.tables.name, read_tables(args.tables)
     else:
         name = args.preset or PRESET
         tables = scaled(preset(name), most_bytes=_most_bytes(args.table_gib, runtime))
@@ -54,7 +57,7 @@ def work_of(args: argparse.Namespace, runtime: Runtime) -> Work:
         tables=tables,
         build=build,
         log=None if args.log is None else read_log(args.log, tables),
-        log_name=None if args.log is None else str(args.log),
+        log_name=None if args.log is None else args.log.name,
         optimizer=args.optimizer,
         calibration=None
         if args.calibration is None
@@ -97,14 +100,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         work = work_of(args, runtime)
         points = points_of(args, own_dtype(work.tables))
         check_batches(points, runtime.world_size)
-        lines = sweep(
-            runtime,
-            work,
-            points,
-            out=args.out,
-            resume=args.resume,
-            copy_megabytes=args.copy_mb,
-        )
+        try:
+            lines = sweep(
+                runtime,
+                work,
+                points,
+                out=args.out,
+                resume=args.resume,
+                copy_megabytes=args.copy_mb,
+            )
+        except KeyboardInterrupt:
+            kept = "" if args.out is None else f"; --resume goes on with {args.out}"
+            print(f"flm: interrupted{kept}", file=sys.stderr)
+            return INTERRUPTED
         gc.collect()  # the tables of the last point
         has_figures = [any(line["status"] == "measured" for line in lines)]
         dist.broadcast_object_list(has_figures, 0)

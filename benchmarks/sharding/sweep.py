@@ -1,13 +1,15 @@
 """Every point after the other; one that fails is told as such, and the next comes.
 
 What a job that was killed had begun stands in FILE.running. With `resume` it is tried again, and
-counts as failed once it has ended a job twice.
+counts as failed once it has ended a job twice. So is what failed otherwise, each time.
 """
 
 import json
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -31,7 +33,10 @@ from flm_benchmarks.sharding.traffic import copy_speed
 from flm_torchrec.errors import UserError
 from flm_torchrec.training.runtime import Runtime
 
-KILLED = "the job was ended twice while it ran: killed, perhaps out of memory"
+KILLED = (
+    "the job was ended twice while it ran: killed, perhaps out of memory; "
+    "without this line in the file it is tried again"
+)
 _MOST_BEGUN = 2
 
 
@@ -69,6 +74,11 @@ class Journal:
         assert self.running is not None
         self.running.unlink(missing_ok=True)
 
+    def interrupted(self) -> None:
+        """The point that was begun is not to blame."""
+        if self.running is not None:
+            self.running.unlink(missing_ok=True)
+
     def lines(self, *, resume: bool) -> list[Line]:
         """What is there already; UserError where something is and `resume` is not set."""
         if self.path is None:
@@ -99,7 +109,7 @@ def sweep(
     journal = Journal(out)
     where = place(runtime)
     kept = _kept(runtime, journal, resume=resume)
-    held = {key_of(line) for line in kept}
+    held = {key_of(line) for line in kept if not _is_tried_again(line)}
     settings = [setting(work, point, runtime.world_size) for point in points]
     is_done = [key_of({"setting": each, **where}) in held for each in settings]
     # Rank 0 has read the file, and tells the others.
@@ -115,15 +125,44 @@ def sweep(
             journal.end(lines[-1])
     copy = copy_speed(runtime.device, megabytes=copy_megabytes)
     together, progress = Together(runtime), _Progress(len(todo))
-    for point, each in todo:
-        if runtime.rank == 0:
-            journal.begin(make_line("failed", each, where, {"reason": KILLED}))
-        status, entries = _outcome(runtime, work, point, copy, together)
-        if runtime.rank == 0:
-            lines.append(make_line(status, each, where, entries))
-            journal.end(lines[-1])
-            progress.tell(point, lines[-1])
-    return lines
+    with _interrupts() as interrupts:
+        for point, each in todo:
+            if runtime.rank == 0:
+                journal.begin(make_line("failed", each, where, {"reason": KILLED}))
+            try:
+                status, entries = _outcome(runtime, work, point, copy, together)
+                if interrupts:
+                    raise KeyboardInterrupt
+            except KeyboardInterrupt:
+                if runtime.rank == 0:
+                    journal.interrupted()
+                raise
+            if runtime.rank == 0:
+                lines.append(make_line(status, each, where, entries))
+                journal.end(lines[-1])
+                progress.tell(point, lines[-1])
+    return list({key_of(line): line for line in lines}.values())
+
+
+def _is_tried_again(line: Line) -> bool:
+    return line["status"] == "failed" and line["reason"] != KILLED
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[bool]]:
+    """-> what has an entry once there was an interrupt: one that comes while Python collects
+    garbage raises nothing."""
+    asked: list[bool] = []
+
+    def ask(*_: object) -> None:
+        asked.append(True)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _kept(runtime: Runtime, journal: Journal, *, resume: bool) -> list[Line]:

@@ -61,7 +61,7 @@ def calibrate(
     lookups = _LOOKUPS[:6] if is_short else _LOOKUPS
     measured: list[Point] = []
     lookup, update = _fused(clock, lookups, ids, measured)
-    dense = _dense(clock, _DENSE_ROWS[:2] if is_short else _DENSE_ROWS, measured)
+    dense = _dense(clock, _DENSE_ROWS[::3] if is_short else _DENSE_ROWS, measured)
     sizes = _EXCHANGED[:4] if is_short else _EXCHANGED
     collectives: dict[Collective, Line] = {}
     if runtime.world_size > 1:

@@ -26,7 +26,8 @@ Parts = dict[str, float]
 class Costs(PerfModel):
     """The cost of a plan by TorchRec's estimates: the time of the slowest rank.
 
-    The exchange of ids overlaps with the step before; TorchRec leaves it out of a step's time.
+    The exchange of ids overlaps with the step before. TorchRec leaves it out of a step's time;
+    here it counts where it takes longer than what it overlaps with.
     """
 
     counted: tuple[str, ...] = (
@@ -42,7 +43,7 @@ class Costs(PerfModel):
 
     def busy(self, parts: Parts) -> float:
         """Milliseconds of the parts that make up a step."""
-        return sum(parts[name] for name in self.counted)
+        return max(sum(parts[name] for name in self.counted), parts[INPUT])
 
     def loads(self, plan: Sequence[ShardingOption]) -> list[Parts]:
         """Milliseconds of each part on each rank."""

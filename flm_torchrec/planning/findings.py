@@ -11,7 +11,7 @@ from typing import Literal
 from flm_torchrec.planning.alternatives import Remedy, even, remedies
 from flm_torchrec.planning.cluster import shown_bytes
 from flm_torchrec.planning.plan import NoPlan, Planned
-from flm_torchrec.planning.tables import Table
+from flm_torchrec.planning.tables import WIDTHS, Table
 from flm_torchrec.training.placing import DATA_PARALLEL, RESERVED
 
 IMBALANCE = 1.2  # of the busiest rank against the mean
@@ -143,8 +143,20 @@ def _states(planned: Planned) -> list[Finding]:
 
 def _widths(planned: Planned | NoPlan) -> list[Finding]:
     tables = planned.request.tables
-    uneven = tuple(t.name for t in tables if t.row_bytes % 16)
+    refused = tuple(t.name for t in tables if t.dim % WIDTHS)
+    uneven = tuple(t.name for t in tables if t.row_bytes % 16 and not t.dim % WIDTHS)
     found = []
+    if refused:
+        example = next(table for table in tables if table.name == refused[0])
+        found.append(
+            Finding(
+                level="error",
+                kind="width",
+                text=f"{_listed(refused)}: {example.dim} numbers wide; FBGEMM's fused tables are "
+                f"multiples of {WIDTHS} wide, on every device. Use {_wider(example)}",
+                tables=refused,
+            )
+        )
     if uneven:
         example = next(table for table in tables if table.name == uneven[0])
         found.append(
@@ -152,8 +164,7 @@ def _widths(planned: Planned | NoPlan) -> list[Finding]:
                 level="warning",
                 kind="width",
                 text=f"{_listed(uneven)}: rows of {example.dim} {example.dtype} numbers are no "
-                "multiple of 16 bytes, which the kernels read at once; GPU kernels refuse widths "
-                f"that are no multiple of 4. Use {_wider(example)}",
+                f"multiple of 16 bytes, which the kernels read at once. Use {_wider(example)}",
                 tables=uneven,
             )
         )

@@ -24,6 +24,7 @@ from flm_torchrec.typed_yaml import Positive, Strict, load_yaml
 
 Dtype = Literal["fp32", "fp16"]
 BYTES: Mapping[Dtype, int] = {"fp32": 4, "fp16": 2}
+WIDTHS = 4  # of which FBGEMM's fused tables are multiples wide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,17 +50,21 @@ class Table:
         return self.dim * BYTES[self.dtype]
 
 
+Name = Annotated[str, Field(min_length=1)]
+Rows = Annotated[int, Field(gt=0, lt=2**63)]
+
+
 class _TableEntry(Strict):
-    rows: Positive
+    rows: Rows
     dim: Positive
-    pooling: Annotated[float, Field(gt=0)] = 1.0
+    pooling: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     features: tuple[str, ...] = ()
     weighted: bool = False
     dtype: Dtype = "fp32"
 
 
 class _TablesFile(Strict):
-    tables: Annotated[dict[str, _TableEntry], Field(min_length=1)]
+    tables: Annotated[dict[Name, _TableEntry], Field(min_length=1)]
 
 
 def read_tables(path: Path | str) -> tuple[Table, ...]:

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
@@ -60,7 +60,7 @@ def read(path: Path, state: dict[str, Any], *, alone: bool = False) -> None:
 
 def entries(path: Path) -> dict[str, TensorStorageMetadata]:
     """What is known of each tensor of the checkpoint at `path`; needs no process group."""
-    found = FileSystemReader(path).read_metadata().state_dict_metadata
+    found = _metadata(path).state_dict_metadata
     return {name: own for name, own in found.items() if isinstance(own, TensorStorageMetadata)}
 
 
@@ -74,10 +74,21 @@ def read_whole(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def files_of(path: Path) -> list[str]:
-    """The files that the entries of the checkpoint at `path` are in."""
-    stored = FileSystemReader(path).read_metadata().storage_data or {}
-    return sorted({own.relative_path for own in stored.values()})
+def files_of(path: Path) -> dict[str, int]:
+    """The files that the entries of the checkpoint at `path` are in, and up to which byte."""
+    found: dict[str, int] = {}
+    for own in (_metadata(path).storage_data or {}).values():
+        end = own.offset + own.length
+        found[own.relative_path] = max(end, found.get(own.relative_path, 0))
+    return dict(sorted(found.items()))
+
+
+def _metadata(path: Path) -> Metadata:
+    try:
+        return FileSystemReader(path).read_metadata()
+    except Exception as error:  # of pickle's whatever the bytes bring about
+        told = f"{type(error).__name__}: {error}"
+        raise UserError(f"checkpoint {path}: .metadata can't be read ({told})") from error
 
 
 def find_damage(path: Path) -> str | None:

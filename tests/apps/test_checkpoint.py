@@ -101,9 +101,20 @@ def test_verify_passes_what_is_as_it_was_written(
     without_checksums(run / LAST)
     assert app.main(["verify", str(run / LAST)]) == 0
     assert "before checksums were kept" in capfd.readouterr().out
-    (run / LAST / "__0_0.distcp").unlink()
+    rows = run / LAST / "__0_0.distcp"
+    rows.write_bytes(rows.read_bytes()[:1000])
+    assert app.main(["verify", str(run / LAST)]) == 1
+    assert "__0_0.distcp is damaged: 1000 bytes, at least" in capfd.readouterr().out
+    assert app.main(["list", str(run)]) == 0
+    assert "not whole: __0_0.distcp is damaged" in capfd.readouterr().out
+    rows.unlink()
     assert app.main(["verify", str(run / LAST)]) == 1
     assert "__0_0.distcp is missing" in capfd.readouterr().out
+    (run / LAST / ".metadata").write_text("junk")
+    assert app.main(["verify", str(run / LAST)]) == 1
+    assert ".metadata can't be read" in capfd.readouterr().out
+    assert app.main(["inspect", str(run / LAST)]) == 2
+    assert ".metadata can't be read" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata", "meta.json"])

@@ -8,9 +8,16 @@ from pathlib import Path
 import pytest
 from flm_apps import calibrate as calibrate_app
 from flm_apps import plan as plan_app
+from flm_apps.planned import Outcome, lines
 from small_data import write_folder
 
+from flm_torchrec.planning.alternatives import Remedy
 from flm_torchrec.planning.calibration import read_calibration
+from flm_torchrec.planning.cluster import Cluster
+from flm_torchrec.planning.findings import Finding
+from flm_torchrec.planning.plan import Planned, make_plan
+from flm_torchrec.planning.request import Request
+from flm_torchrec.planning.tables import preset
 
 TABLES = """tables:
   shown: {rows: 1000, dim: 16, pooling: 2}
@@ -97,6 +104,10 @@ def test_a_size_that_fits_among_others_is_enough(tables):
         (("--preset", "equal", "--sharding", "diagonal"), "'diagonal' is not one of"),
         (("--preset", "equal", "--calibration", "no.json"), "--calibration no.json: there is no"),
         (("--preset", "equal", "--batch-size", "-1"), "--batch-size: -1; allowed: 1 or more"),
+        (("--preset", "equal", "--batch-size", "0"), "--batch-size: 0; allowed: 1 or more"),
+        (("--preset", "equal", "--hbm", ""), "--hbm: '' is no size"),
+        (("--preset", "equal", "--inter-bandwidth", ""), "--inter-bandwidth: '' is no bandwidth"),
+        (("--preset", "equal", "--sharding", ""), "'' is not one of"),
         (("--preset", "equal", "data.path=x"), "data.path=x: settings belong to --config"),
         (("--tables", "TAKEN"), "table 'items': torch has no room for a module of that name"),
         (("--tables", "none.yaml"), "none.yaml: there is no such file"),
@@ -111,6 +122,34 @@ def test_mistakes_end_in_one_line_and_code_2(capsys, tmp_path, arguments, error)
     told = capsys.readouterr().err
     assert error in told
     assert told.count("\n") == 1
+
+
+def test_a_width_that_fused_tables_refuse_is_an_error(capsys, tmp_path):
+    odd = tmp_path / "odd.yaml"
+    odd.write_text("tables: {a: {rows: 100, dim: 6}, b: {rows: 100, dim: 8}}")
+    for device in ("cpu", "cuda"):
+        plan_app.main(["--tables", str(odd), "--world-size", "2", "--device", device])
+        error = "error: a: 6 numbers wide; FBGEMM's fused tables are multiples of 4 wide"
+        assert error in capsys.readouterr().out
+
+
+def test_types_may_be_told_with_spaces(capsys, tables):
+    types = ("--sharding", "column_wise, row_wise")
+    (plan,) = told(capsys, "--tables", tables, "--world-size", "2", *CPU, *types)["plans"]
+    assert {placed["sharding_type"] for placed in plan["placements"]} <= {"column_wise", "row_wise"}
+
+
+def test_a_remedy_that_is_no_faster_says_so():
+    cluster = Cluster(world_size=2, local_world_size=2, device="cpu")
+    plan = make_plan(Request(tables=preset("equal"), cluster=cluster, batch_size=8))
+    assert isinstance(plan, Planned)
+    changes = {"as fast": plan.step_ms, "faster": plan.step_ms / 2}
+    remedies = tuple(Remedy(kind="balance", change=c, step_ms=ms) for c, ms in changes.items())
+    finding = Finding(level="warning", kind="imbalance", text="uneven", remedies=remedies)
+    out = list(lines("it", [Outcome(plan, {}, [finding])]))
+    step = f"{plan.step_ms:.3f} ms"
+    assert f"  as fast: fits, a step takes {step}, no less than the plan's {step}" in out
+    assert f"  faster: fits, a step takes {plan.step_ms / 2:.3f} ms" in out
 
 
 def test_a_preset_and_tables_are_too_much(capsys, tables):

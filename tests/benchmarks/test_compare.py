@@ -81,6 +81,11 @@ def test_what_cannot_be_compared_is_told(
     ):
         assert main([str(old), str(write(tmp_path / "new.jsonl", lines))]) == 2
         assert told in capfd.readouterr().err
+    without = {key: value for key, value in line().items() if key != "repeats"}
+    assert main([str(old), str(write(tmp_path / "new.jsonl", [without]))]) == 2
+    assert "has no repeats of a step" in capfd.readouterr().err
+    assert main([str(old), str(old), "--allowed", "nan"]) == 2
+    assert "--allowed: nan; allowed: 0 or more" in capfd.readouterr().err
     assert main([str(old), str(tmp_path / "absent.jsonl")]) == 2
     assert "absent.jsonl: No such file" in capfd.readouterr().err
 

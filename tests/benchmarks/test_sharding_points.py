@@ -107,11 +107,11 @@ def test_every_combination_is_possible_or_has_a_reason_on_a_gpu_too() -> None:
         (["--kernel", "fused_uvm_caching:2"], "--kernel: 'fused_uvm_caching:2'; allowed: a share"),
         (["--kernel", "fused_uvm_caching:x"], "--kernel: 'fused_uvm_caching:x'; allowed: a share"),
         (["--pipeline", "base,"], "--pipeline: 'base,' has an empty entry"),
-        (["--batch-size", "0"], "--batch-size: '0'; allowed: numbers above 0"),
-        (["--batch-size", "8,x"], "--batch-size: 'x'; allowed: numbers above 0"),
-        (["--rows", "0"], "--rows: '0'; allowed: numbers above 0"),
-        (["--pooling", "-1"], "--pooling: '-1'; allowed: numbers above 0"),
-        (["--pooling", "nan"], "--pooling: 'nan'; allowed: numbers above 0"),
+        (["--batch-size", "0"], "--batch-size: '0'; allowed: whole numbers of 1 or more"),
+        (["--batch-size", "8,x"], "--batch-size: 'x'; allowed: whole numbers of 1 or more"),
+        (["--rows", "1e6"], "--rows: '1e6'; allowed: own, or whole numbers of 1 or more"),
+        (["--pooling", "-1"], "--pooling: '-1'; allowed: own, or numbers above 0"),
+        (["--pooling", "nan"], "--pooling: 'nan'; allowed: own, or numbers above 0"),
         (["--ids", "normal"], "--ids: 'normal' is not one of uniform, zipf, zipf:EXPONENT, log"),
         (["--ids", "zipf:0"], "--ids: zipf:0; allowed: zipf:EXPONENT, a number above 0"),
         (["--ids", "zipf:x"], "--ids: zipf:x; allowed: zipf:EXPONENT"),
@@ -124,6 +124,12 @@ def test_a_wrong_entry_is_named_with_what_is_allowed(options: list[str], told: s
     with pytest.raises(UserError) as error:
         points_of(arguments(*options), "fp32")
     assert told in str(error.value)
+
+
+def test_a_seed_is_none_below_0(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        arguments("--seed", "-1")
+    assert "argument --seed: -1; allowed: 0 to 2147483647" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("size", "world_size"), [(1, 2), (3, 2), (6, 4)])

@@ -1,4 +1,8 @@
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -109,6 +113,64 @@ def test_a_point_that_ended_the_job_twice_is_not_tried_again(
     (told,) = read_lines(out)
     assert (told["status"], told["reason"], key_of(told)) == ("failed", KILLED, key_of(line))
     assert not journal.running.exists()
+
+
+def test_an_interrupt_is_told_in_a_line_and_blames_no_point(
+    tables: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "lines.jsonl"
+    begun = Journal(out).running
+    assert begun is not None
+    command = [sys.executable, "-m", "flm_benchmarks.sharding.run", *tables, "--out", str(out)]
+    job = subprocess.Popen(
+        [*command, "--steps", "1000000", "--sharding", "table_wise"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not begun.exists():
+        assert job.poll() is None
+        time.sleep(0.05)
+    time.sleep(1)
+    job.send_signal(signal.SIGINT)
+    _, told = job.communicate(timeout=60)
+    assert told.rstrip().endswith(f"flm: interrupted; --resume goes on with {out}")
+    assert "Traceback" not in told
+    assert job.returncode == 130
+    assert not begun.exists()
+
+
+def test_what_failed_is_tried_again_with_resume(tables: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "lines.jsonl"
+    command = [*tables, "--out", str(out), "--sharding", "table_wise,row_wise"]
+    assert main(command) == 0
+    one, other = read_lines(out)
+    failed = {**one, "status": "failed", "reason": "RuntimeError: no room", "rank": 0}
+    out.write_text("".join(json.dumps(line) + "\n" for line in (failed, other)))
+    page = tmp_path / "page.html"
+    assert main([*command, "--resume", "--html", str(page)]) == 0
+    assert [line["status"] for line in read_lines(out)] == ["failed", "measured", "measured"]
+    assert "no room" not in page.read_text()
+
+
+def test_the_same_tables_in_another_folder_are_the_same(tables: list[str], tmp_path: Path) -> None:
+    out, moved = tmp_path / "lines.jsonl", tmp_path / "deep" / "tables.yaml"
+    moved.parent.mkdir()
+    moved.write_text(TABLES)
+    command = [*QUICK, "--out", str(out), "--sharding", "table_wise"]
+    assert main([*tables[:2], *command]) == 0
+    assert main(["--tables", str(moved), *command, "--resume"]) == 0
+    assert len(read_lines(out)) == 1
+
+
+def test_widths_that_fused_tables_refuse_are_listed(tmp_path: Path) -> None:
+    odd, out = tmp_path / "odd.yaml", tmp_path / "lines.jsonl"
+    odd.write_text("tables: {a: {rows: 40, dim: 6}}")
+    command = ["--tables", str(odd), *QUICK, "--out", str(out)]
+    assert main([*command, "--sharding", "data_parallel,table_wise"]) == 0
+    told = {line["setting"]["point"]["sharding"]: line for line in read_lines(out)}
+    assert told["data_parallel"]["status"] == "measured"
+    assert told["table_wise"]["status"] == "impossible"
+    assert told["table_wise"]["reason"].startswith("a is 6 wide; FBGEMM's fused tables")
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,19 @@ def test_a_step_is_the_busiest_rank_and_the_bottleneck_is_there():
     assert plan.bottleneck.part == max(counted, key=lambda part: counted[part])
 
 
+def test_an_exchange_of_ids_that_outlasts_all_else_is_the_step():
+    large = replace(LARGE, pooling=10_000.0)  # of which one row comes back
+    slow = replace(
+        WHOLE, tables=(large, SMALL), cluster=replace(WHOLE.cluster, intra_bandwidth=1e6)
+    )
+    plan = planned(slow)
+    busiest = max(plan.ranks, key=lambda load: load.total_ms)
+    parts = dict(busiest.parts_ms)
+    assert plan.step_ms == busiest.total_ms == parts.pop("input_exchange") > sum(parts.values())
+    assert plan.bottleneck.part == "input_exchange"
+    assert plan.bottleneck.table == "large"
+
+
 def test_a_plan_is_told_as_a_run_writes_it():
     third = Table(name="third", rows=10, dim=16)
     request = replace(WHOLE, tables=(LARGE, SMALL, third), constraints={"small": "row_wise"})

@@ -33,6 +33,9 @@ def test_a_file_names_each_table_with_its_rows_width_and_features(tmp_path: Path
         ("tables: {a: {rows: 0, dim: 4}}", ["tables.a.rows", "0"]),
         ("tables: {a: {rows: 4, dim: 0}}", ["tables.a.dim", "0"]),
         ("tables: {a: {rows: 4, dim: 4, pooling: 0}}", ["tables.a.pooling", "0"]),
+        ("tables: {a: {rows: 4, dim: 4, pooling: .inf}}", ["tables.a.pooling", "inf"]),
+        ("tables: {a: {rows: 9223372036854775808, dim: 4}}", ["tables.a.rows", "9223372"]),
+        ('tables: {"": {rows: 4, dim: 4}}', ["tables", "1 character"]),
         ("tables: {a: {row: 4, dim: 4}}", ["tables.a.row", "rows"]),
         ("tables: {}", ["tables"]),
         (
