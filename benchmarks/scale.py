@@ -113,7 +113,7 @@ def tables(asked: Asked) -> Measured:
 
 def growth(asked: Asked) -> Measured:
     """Step time over rows and batch, on 1 and on 2 ranks; its page lies beside the results."""
-    rows, batches = (GROWN, BATCHES) if not asked.quick else (GROWN[:2], BATCHES[:3])
+    rows, batches = (GROWN, BATCHES) if not asked.quick else (GROWN[:1], BATCHES[:3])
     swept = {"--rows": rows, "--batch-size": batches, "--ids": ("uniform", "zipf:1.1")}
     options = [
         *("--preset", "equal", "--sharding", "table_wise", "--steps", str(max(30, asked.repeats))),
@@ -136,7 +136,11 @@ def plans(asked: Asked) -> Measured:
     with TemporaryDirectory() as folder:
         for ranks in (1, 2):
             out = (RESULTS if not asked.quick else Path(folder)) / f"plans.{ranks}.jsonl"
-            few = ["--most", "3", "--repeats", "2", "--short"] if asked.quick else []
+            few = (
+                ["--mixes", "criteo-small", "--most", "3", "--repeats", "2", "--short"]
+                if asked.quick
+                else []
+            )
             on_ranks(ranks, "flm_benchmarks.plans", "--out", str(out), *few)
             lines += read_plans(out)
     measured = [line for line in lines if "plan" in line]
