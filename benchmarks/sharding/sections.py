@@ -60,7 +60,8 @@ def by_plan(lines: Sequence[Line]) -> Markup:
         ranked = sorted(own, key=median_ms)
         values = [(_short_plan(line), median_ms(line)) for line in ranked]
         most = _CUT * values[0][1]
-        figures.append(bars(label, "ms a step, median", values, ours=values[0][0], most=most))
+        if len(values) > 1:
+            figures.append(bars(label, "ms a step, median", values, ours=values[0][0], most=most))
         rows += [
             [label, _short_plan(line), plan_name(line), step_time(line), _times(line, ranked[0])]
             for line in ranked

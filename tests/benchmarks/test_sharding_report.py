@@ -158,6 +158,8 @@ def test_a_long_table_is_folded_and_tells_a_case_once() -> None:
     assert "<summary>table of 50 rows</summary>" in drawn
     assert drawn.count('<td class="wide">small, fp32') == 1
     assert "<details>" not in by_plan(lines[:40])
+    assert "<svg" in by_plan(lines[:2])
+    assert "<svg" not in by_plan(lines[:1])  # there is nothing to compare
 
 
 def test_all_points_of_a_reason_can_be_unfolded() -> None:
