@@ -13,9 +13,9 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +70,7 @@ def fingerprint(log: SplitLog) -> str:
 
 
 def run_unit(
-    peer: Peer,
-    log: SplitLog,
-    setting: Setting,
-    seed: int,
-    *,
-    with_test: bool,
-    most_rounds: float = math.inf,
+    peer: Peer, log: SplitLog, setting: Setting, seed: int, *, with_test: bool
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """-> figures, and with `with_test` the answers to the test of the round best on validation."""
     begin, best = time.perf_counter(), (-np.inf, 0)
@@ -90,7 +84,7 @@ def run_unit(
                 also = {name: answer(TEST, searching) for name, searching in peer.also.items()}
                 answers = {"answer": answer(TEST)} | also
         seconds = time.perf_counter() - begin
-        if rounds - best[1] >= PATIENCE or seconds > LONGEST or rounds >= most_rounds:
+        if rounds - best[1] >= PATIENCE or seconds > LONGEST:
             break
     figures = {
         **_identity(peer, log, setting, seed, with_test=with_test),
@@ -130,7 +124,6 @@ def unit(
     with_test: bool,
     until: float,
     known: Sequence[dict[str, Any]] = (),
-    most_rounds: float = math.inf,
 ) -> dict[str, Any]:
     """The figures of a unit, run unless its file is there or they are among the `known` ones;
     OutOfTimeError instead after `until`."""
@@ -140,9 +133,7 @@ def unit(
             return found
     if time.monotonic() > until:
         raise OutOfTimeError(f"{file.stem} and what follows it")
-    figures, answers = run_unit(
-        peer, log, setting, seed, with_test=with_test, most_rounds=most_rounds
-    )
+    figures, answers = run_unit(peer, log, setting, seed, with_test=with_test)
     told = np.array(json.dumps(figures))
     file.parent.mkdir(parents=True, exist_ok=True)
     aside = file.with_name(f".{file.stem}.{os.getpid()}.tmp.npz")
@@ -170,23 +161,30 @@ def run_peer(
     further use then.
     """
     done, known, tried = out / f"{name}.json", [], []
-    run = partial(unit, until=until, most_rounds=1 if quick else math.inf)
+    if quick:
+        peer = replace(peer, fit=partial(_first_round, peer.fit))
     if done.exists():
         known = json.loads(done.read_text(encoding="utf-8"))["tried"]
     for setting in settings(grid, quick=quick):
         label = ",".join(f"{key}={value}" for key, value in setting.items()) or "default"
         file = out / "tuning" / f"{name},{label}.npz"
         seed = SEEDS[0]
-        tried.append(run(file, peer, log, setting, seed, with_test=False, known=known))
+        tried.append(
+            unit(file, peer, log, setting, seed, with_test=False, until=until, known=known)
+        )
     chosen = max(tried, key=lambda figures: figures["validation"])
     seeds = SEEDS if peer.is_random and not quick else SEEDS[:1]
     finals = [
-        run(file, peer, log, chosen["setting"], seed, with_test=True)
+        unit(file, peer, log, chosen["setting"], seed, with_test=True, until=until)
         for seed, file in ((seed, out / f"{name}.{seed}.npz") for seed in seeds)
     ]
     told = {"peer": name, "chosen": chosen["setting"], "tried": tried, "finals": finals}
     done.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     return told
+
+
+def _first_round(fit: Fit, log: SplitLog, setting: Setting, seed: int) -> Iterator[Answer]:
+    return islice(fit(log, setting, seed), 1)
 
 
 def parser(program: str) -> argparse.ArgumentParser:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from flm_torchrec.evaluation.charts import WIDTH
+from flm_torchrec.evaluation.charts import WIDTH, figure
 from flm_torchrec.evaluation.page import Markup, legend, text
 
 _LEFT, _RIGHT, _TOP, _HEIGHT = 44, 14, 24, 190
@@ -61,11 +61,8 @@ def plot(
                 f'<circle class="group-{place % _KINDS}" cx="{x:.1f}" cy="{y:.1f}" r="4"{ring}>'
                 f"<title>{text(point.title)}</title></circle>"
             )
-    return Markup(
-        f"<figure><figcaption>{text(caption)} <span>{text(remark)}</span></figcaption>"
-        f'<svg viewBox="0 0 {WIDTH} {bottom + 34}" role="img" aria-label="{text(caption)}">'
-        f"{body}</svg>{legend('', _keys(series)) if len(series) > 1 else ''}</figure>"
-    )
+    names = legend("", _keys(series)) if len(series) > 1 else ""
+    return figure(caption, remark, bottom + 34, body, below=names)
 
 
 def _keys(series: Mapping[str, Sequence[Place]]) -> list[tuple[str, str]]:

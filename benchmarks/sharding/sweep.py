@@ -71,11 +71,10 @@ class Journal:
             print(json.dumps(line), flush=True)
             return
         append(self.path, line)
-        assert self.running is not None
-        self.running.unlink(missing_ok=True)
+        self.forget()
 
-    def interrupted(self) -> None:
-        """The point that was begun is not to blame."""
+    def forget(self) -> None:
+        """What was begun has ended, or was interrupted and is not to blame."""
         if self.running is not None:
             self.running.unlink(missing_ok=True)
 
@@ -125,22 +124,22 @@ def sweep(
             journal.end(lines[-1])
     copy = copy_speed(runtime.device, megabytes=copy_megabytes)
     together, progress = Together(runtime), _Progress(len(todo))
-    with _interrupts() as interrupts:
-        for point, each in todo:
-            if runtime.rank == 0:
-                journal.begin(make_line("failed", each, where, {"reason": KILLED}))
-            try:
+    try:
+        with _interrupts() as interrupts:
+            for point, each in todo:
+                if runtime.rank == 0:
+                    journal.begin(make_line("failed", each, where, {"reason": KILLED}))
                 status, entries = _outcome(runtime, work, point, copy, together)
                 if interrupts:
                     raise KeyboardInterrupt
-            except KeyboardInterrupt:
                 if runtime.rank == 0:
-                    journal.interrupted()
-                raise
-            if runtime.rank == 0:
-                lines.append(make_line(status, each, where, entries))
-                journal.end(lines[-1])
-                progress.tell(point, lines[-1])
+                    lines.append(make_line(status, each, where, entries))
+                    journal.end(lines[-1])
+                    progress.tell(point, lines[-1])
+    except KeyboardInterrupt:
+        if runtime.rank == 0:
+            journal.forget()
+        raise
     return list({key_of(line): line for line in lines}.values())
 
 

@@ -10,11 +10,12 @@ _LEFT, _RIGHT, _TOP, _HEIGHT = 52, 10, 10, 110  # of a curve's plot
 _MOST_POINTS = 300
 
 
-def _figure(caption: str, remark: str, height: float, body: str) -> Markup:
+def figure(caption: str, remark: str, height: float, body: str, *, below: str = "") -> Markup:
+    """A drawing, WIDTH wide, with its caption above and what stands `below` it."""
     return Markup(
         f"<figure><figcaption>{text(caption)} <span>{text(remark)}</span></figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{text(caption)}">'
-        f"{body}</svg></figure>"
+        f"{body}</svg>{below}</figure>"
     )
 
 
@@ -46,7 +47,7 @@ def bars(
             f"{_gap(left + 0.8 * room, y) if abs(value) > longest else ''}"
             f'<text class="value" x="{left + length + 7:.1f}" y="{y + 17}">{number(value)}</text>'
         )
-    return _figure(caption, remark, len(values) * row, "".join(body))
+    return figure(caption, remark, len(values) * row, "".join(body))
 
 
 def _gap(x: float, y: float) -> str:
@@ -93,7 +94,7 @@ def curve(caption: str, points: Sequence[tuple[int, float]], *, unit: str = "ste
         f'<text x="{right}" y="{bottom + 18}" text-anchor="end">'
         f"{text(unit)} {number(steps[-1])}</text>"
     )
-    return _figure(caption, f"last {number(values[-1])}", bottom + 24, body)
+    return figure(caption, f"last {number(values[-1])}", bottom + 24, body)
 
 
 class Dot(NamedTuple):
@@ -119,7 +120,7 @@ def scatter(caption: str, remark: str, dots: Sequence[Dot]) -> Markup:
         f"<title>{text(dot.title)}</title></circle>"
         for dot in dots
     )
-    return _figure(caption, remark, height, body)
+    return figure(caption, remark, height, body)
 
 
 def grid(figures: Sequence[Markup]) -> Markup:

@@ -41,9 +41,15 @@ class Costs(PerfModel):
         """Milliseconds of each part of a shard's work."""
         return {name: getattr(shard.perf, field) for name, field in _FIELDS.items()}
 
+    def of_step(self, parts: Parts) -> Parts:
+        """The parts that make up a step."""
+        counted = {name: parts[name] for name in self.counted}
+        overlapped = {INPUT: parts[INPUT]}
+        return max(counted, overlapped, key=lambda of: sum(of.values()))
+
     def busy(self, parts: Parts) -> float:
-        """Milliseconds of the parts that make up a step."""
-        return max(sum(parts[name] for name in self.counted), parts[INPUT])
+        """Their milliseconds."""
+        return sum(self.of_step(parts).values())
 
     def loads(self, plan: Sequence[ShardingOption]) -> list[Parts]:
         """Milliseconds of each part on each rank."""

@@ -5,6 +5,7 @@ Example:
         print(finding.level, finding.text)
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,7 @@ from flm_torchrec.planning.plan import NoPlan, Planned
 from flm_torchrec.planning.tables import WIDTHS, Table
 from flm_torchrec.training.placing import DATA_PARALLEL, RESERVED
 
+Level = Literal["error", "warning", "note"]
 IMBALANCE = 1.2  # of the busiest rank against the mean
 _FULL = 0.9  # of the memory that tables may take
 _BLOCK = 32  # numbers of a row that a quarter of a GPU kernel's block reads
@@ -23,7 +25,7 @@ _BLOCK = 32  # numbers of a row that a quarter of a GPU kernel's block reads
 class Finding:
     """One thing to know, and what to do about it where something is known to help."""
 
-    level: Literal["error", "warning", "note"]
+    level: Level
     kind: str
     text: str
     tables: tuple[str, ...] = ()
@@ -143,43 +145,32 @@ def _states(planned: Planned) -> list[Finding]:
 
 def _widths(planned: Planned | NoPlan) -> list[Finding]:
     tables = planned.request.tables
-    refused = tuple(t.name for t in tables if t.dim % WIDTHS)
-    uneven = tuple(t.name for t in tables if t.row_bytes % 16 and not t.dim % WIDTHS)
     found = []
-    if refused:
-        example = next(table for table in tables if table.name == refused[0])
-        found.append(
-            Finding(
-                level="error",
-                kind="width",
-                text=f"{_listed(refused)}: {example.dim} numbers wide; FBGEMM's fused tables are "
-                f"multiples of {WIDTHS} wide, on every device. Use {_wider(example)}",
-                tables=refused,
-            )
+    if refused := [table for table in tables if table.dim % WIDTHS]:
+        text = (
+            f"{refused[0].dim} numbers wide; FBGEMM's fused tables are multiples of {WIDTHS} wide, "
+            f"on every device. Use {_wider(refused[0])}"
         )
-    if uneven:
-        example = next(table for table in tables if table.name == uneven[0])
-        found.append(
-            Finding(
-                level="warning",
-                kind="width",
-                text=f"{_listed(uneven)}: rows of {example.dim} {example.dtype} numbers are no "
-                f"multiple of 16 bytes, which the kernels read at once. Use {_wider(example)}",
-                tables=uneven,
-            )
+        found.append(_width("error", refused, text))
+    if uneven := [table for table in tables if table.row_bytes % 16 and table not in refused]:
+        text = (
+            f"rows of {uneven[0].dim} {uneven[0].dtype} numbers are no multiple of 16 bytes, which "
+            f"the kernels read at once. Use {_wider(uneven[0])}"
         )
-    narrow = tuple(t.name for t in tables if t.dim < _BLOCK)
+        found.append(_width("warning", uneven, text))
+    narrow = [table for table in tables if table.dim < _BLOCK]
     if narrow and planned.request.cluster.device == "cuda":
-        found.append(
-            Finding(
-                level="note",
-                kind="width",
-                text=f"{_listed(narrow)}: narrower than {_BLOCK} numbers, a quarter of a kernel's "
-                f"block; a lookup costs as much as at {_BLOCK}",
-                tables=narrow,
-            )
+        text = (
+            f"narrower than {_BLOCK} numbers, a quarter of a kernel's block; a lookup costs as "
+            f"much as at {_BLOCK}"
         )
+        found.append(_width("note", narrow, text))
     return found
+
+
+def _width(level: Level, tables: Sequence[Table], text: str) -> Finding:
+    names = tuple(table.name for table in tables)
+    return Finding(level=level, kind="width", text=f"{_listed(names)}: {text}", tables=names)
 
 
 def _updates(planned: Planned | NoPlan) -> list[Finding]:

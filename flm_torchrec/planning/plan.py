@@ -18,7 +18,7 @@ from torchrec.distributed.planner.storage_reservations import FixedPercentageSto
 from torchrec.distributed.planner.types import PerfModel, PlannerError, ShardingOption
 from torchrec.distributed.types import EmbeddingModuleShardingPlan, ShardingPlan
 
-from flm_torchrec.planning.costs import INPUT, OVERHEAD, Costs, Parts
+from flm_torchrec.planning.costs import OVERHEAD, Costs, Parts
 from flm_torchrec.planning.options import Enumerator, without_way
 from flm_torchrec.planning.price import placements_of
 from flm_torchrec.planning.pricing import costs_of, estimators_of, topology_of
@@ -237,9 +237,8 @@ def _bottleneck(
     plan: Sequence[ShardingOption], ranks: Sequence[RankLoad], costs: Costs
 ) -> Bottleneck:
     slowest = max(ranks, key=lambda load: load.total_ms)
-    counted = {name: ms for name, ms in slowest.parts_ms.items() if name in costs.counted}
-    is_hidden = slowest.parts_ms[INPUT] <= sum(counted.values())
-    part = max(counted, key=lambda name: counted[name]) if is_hidden else INPUT
+    counted = costs.of_step(slowest.parts_ms)
+    part = max(counted, key=lambda name: counted[name])
     by_table: dict[str, float] = {}
     # What is fixed belongs to no table: the busiest one is named then.
     of_part = costs.busy if part == OVERHEAD else lambda parts: parts[part]
